@@ -1,0 +1,70 @@
+# A thin front to tools/setup.sh, CMake (see CMakePresets.json) and the scripts in tools/.
+MAKEFLAGS += --no-print-directory
+PREFIX    ?= /usr/local
+DESTDIR   ?=
+FUZZ_TIME ?= 60
+JOBS      ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: all setup demo check check-full coverage fuzz models tidy lint format install clean distclean help
+.DEFAULT_GOAL := all
+
+all: setup
+	@tools/build dev
+	@echo "built: build/headrace ($$(build/headrace --version 2>/dev/null || cat VERSION))"
+
+setup:
+	@tools/setup.sh --quiet
+
+demo: setup
+	@tools/demo.sh
+
+check: setup
+	@tools/check
+
+check-full: check
+	@tools/check asan
+	@tools/check tsan
+
+coverage: setup
+	@tools/setup.sh --dev --quiet
+	@tools/check coverage
+
+fuzz:
+	@tools/setup.sh --dev --quiet
+	@tools/fuzz $(FUZZ_TIME)
+
+tidy:
+	@tools/tidy
+
+lint:
+	@tools/lint
+
+format:
+	@tools/setup.sh --dev --quiet
+	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
+
+models:
+	@cd examples/fashion-diffusion && ./train
+
+install: all
+	@cmake --install build --prefix "$(abspath $(PREFIX))" --strip >build/install.log || \
+	    { cat build/install.log; exit 1; }
+	@echo "installed: $(DESTDIR)$(abspath $(PREFIX))/bin/headrace"
+
+clean:
+	@rm -rf build build-* .demo
+
+distclean: clean
+	@rm -rf .deps
+
+help:
+	@echo "make            set up what is missing, build build/headrace"
+	@echo "make demo       draw a picture from a prompt: server, worker and client on this machine"
+	@echo "make check      build, unit, fault and end-to-end tests, house rules"
+	@echo "make check-full the same, then the C tests under ASan + UBSan and under TSan"
+	@echo "make coverage   which lines the C tests reach"
+	@echo "make fuzz       every fuzz target for FUZZ_TIME=$(FUZZ_TIME) seconds (clang)"
+	@echo "make lint       clang-tidy, gcc -fanalyzer, cppcheck; make format: clang-format"
+	@echo "make install    PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
+	@echo "make models     train the example model again (takes long)"
+	@echo "make clean      remove what was built; make distclean also what was fetched"

@@ -1,0 +1,32 @@
+# What "make install" puts under the prefix. The program finds lib/headrace by its run path, so the
+# tree may be moved as a whole.
+install(TARGETS headrace RUNTIME DESTINATION bin)
+
+# Libraries that the system does not have: ONNX Runtime, and yyjson where it is set-up's.
+file(GLOB onnxruntime ${HR_ORT_LIBDIR}/libonnxruntime.so.*)
+install(FILES ${onnxruntime} ${HR_BUNDLED} DESTINATION lib/headrace)
+
+set(models share/headrace/models)
+if(EXISTS ${CMAKE_SOURCE_DIR}/examples/models)
+    install(DIRECTORY examples/models/ DESTINATION ${models})
+endif()
+if(EXISTS ${HR_DEPS}/models)
+    install(DIRECTORY ${HR_DEPS}/models/ DESTINATION ${models})
+endif()
+
+file(GLOB completion CONFIGURE_DEPENDS src/cli/*.bash tools/*.bash)
+if(completion)
+    list(GET completion 0 completion)
+    install(FILES ${completion} RENAME headrace DESTINATION share/bash-completion/completions)
+endif()
+
+install(FILES LICENSE THIRD_PARTY_NOTICES DESTINATION share/doc/headrace)
+if(EXISTS ${HR_DEPS}/licenses)
+    install(DIRECTORY ${HR_DEPS}/licenses/ DESTINATION share/doc/headrace/licenses)
+endif()
+if(EXISTS ${HR_DEPS}/onnxruntime/LICENSE)
+    install(FILES ${HR_DEPS}/onnxruntime/LICENSE
+        DESTINATION share/doc/headrace/licenses RENAME onnxruntime)
+    install(FILES ${HR_DEPS}/onnxruntime/ThirdPartyNotices.txt
+        DESTINATION share/doc/headrace/licenses RENAME onnxruntime-third-party)
+endif()

@@ -1,0 +1,71 @@
+# tests/unit/*.c and tests/fault/*.c: one cmocka program each, test_<stem>.
+# fuzz/*.c: a libFuzzer program each with HR_FUZZ; otherwise the same function replays the files of
+# fuzz/corpus/<stem>/ as a test.
+# tests/*.c is support code that all of them share.
+pkg_check_modules(CMOCKA IMPORTED_TARGET cmocka)
+
+file(GLOB support_sources CONFIGURE_DEPENDS tests/*.c)
+add_library(hr_test_options INTERFACE)
+target_include_directories(hr_test_options INTERFACE tests src)
+target_compile_definitions(hr_test_options INTERFACE
+    HR_SOURCE_DIR="${CMAKE_SOURCE_DIR}" HR_BINARY_DIR="${CMAKE_BINARY_DIR}")
+target_link_libraries(hr_test_options INTERFACE hr_options ${HR_LIBRARIES} dep::libm)
+if(support_sources)
+    add_library(hr_test_support STATIC ${support_sources})
+    target_link_libraries(hr_test_support PUBLIC hr_test_options)
+    target_link_libraries(hr_test_support PUBLIC PkgConfig::CMOCKA)
+endif()
+
+# hr_program(<target> <folder under build/> <sources...>)
+function(hr_program target folder)
+    add_executable(${target} ${ARGN})
+    target_link_libraries(${target} PRIVATE hr_test_options)
+    set_target_properties(${target} PROPERTIES
+        RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/${folder}
+        BUILD_RPATH ${HR_ORT_LIBDIR})
+endfunction()
+
+function(hr_tests folder label)
+    file(GLOB sources CONFIGURE_DEPENDS ${folder}/*.c)
+    foreach(source IN LISTS sources)
+        get_filename_component(stem ${source} NAME_WE)
+        string(REGEX REPLACE "^test_" "" stem ${stem})
+        hr_program(test_${stem} tests ${source})
+        if(TARGET hr_test_support)
+            target_link_libraries(test_${stem} PRIVATE hr_test_support)
+        endif()
+        target_link_libraries(test_${stem} PRIVATE PkgConfig::CMOCKA)
+        add_test(NAME ${label}.${stem} COMMAND test_${stem}
+            WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+        set_tests_properties(${label}.${stem} PROPERTIES LABELS ${label} TIMEOUT 300)
+    endforeach()
+endfunction()
+
+if(CMOCKA_FOUND)
+    hr_tests(tests/unit unit)
+    hr_tests(tests/fault fault)
+else()
+    message(STATUS "cmocka not found: no unit tests")
+endif()
+
+file(GLOB fuzz_sources CONFIGURE_DEPENDS fuzz/*.c)
+foreach(source IN LISTS fuzz_sources)
+    get_filename_component(stem ${source} NAME_WE)
+    string(REGEX REPLACE "^fuzz_" "" stem ${stem})
+    if(HR_FUZZ)
+        hr_program(fuzz_${stem} fuzz ${source})
+        target_link_options(fuzz_${stem} PRIVATE -fsanitize=fuzzer)
+    else()
+        hr_program(fuzz_${stem} fuzz ${source} cmake/fuzz_replay.c)
+        add_test(NAME fuzz.${stem} COMMAND fuzz_${stem} ${CMAKE_SOURCE_DIR}/fuzz/corpus/${stem})
+        set_tests_properties(fuzz.${stem} PROPERTIES LABELS fuzz TIMEOUT 300)
+    endif()
+endforeach()
+
+# bench/*.c: programs, built with the rest so that they don't rot, never run as tests.
+file(GLOB bench_sources CONFIGURE_DEPENDS bench/*.c)
+foreach(source IN LISTS bench_sources)
+    get_filename_component(stem ${source} NAME_WE)
+    string(REGEX REPLACE "^bench_" "" stem ${stem})
+    hr_program(bench_${stem} bench ${source})
+endforeach()
