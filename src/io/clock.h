@@ -1,0 +1,17 @@
+/* clock.h: time, injected. */
+#ifndef IO_CLOCK_H
+#define IO_CLOCK_H
+
+#include "base/types.h"
+
+typedef struct Clock {
+    int64_t (*wall_ns)(struct Clock *c); /* Unix time; may step */
+    int64_t (*boot_ns)(struct Clock *c); /* since boot, never steps, counts sleep */
+} Clock;
+
+extern Clock clock_real;
+
+/* len bytes from the kernel's generator (getrandom): keys, holders, ids. */
+void random_secret(void *p, size_t len);
+
+#endif
