@@ -100,13 +100,15 @@ typedef struct {      /* what few tasks have */
     TaskIdText retry_of; /* empty string when none */
     uint64_t checkpoint_unit; /* next unit to run; 0: from the start */
     uint64_t checkpoint_file; /* file number */
-    uint32_t files[TASK_FILES_MAX > 8 ? 8 : TASK_FILES_MAX]; /* reserved */
+    uint64_t rollout;         /* which rollout assigned the version; 0: none */
+    uint8_t rollout_arm;      /* 0 stable, 1 canary */
 } TaskExtra;
 
 typedef struct Task {
     uint64_t no;
     uint64_t created_seq;   /* sequence of its submit record */
     uint64_t last_seq;      /* of the last record about it: a reader waits until this one is durable */
+    uint64_t finished_seq;  /* of its terminal record */
     int64_t created_ns, not_before_ns, deadline_ns, started_ns /* of the latest lease */, first_started_ns, finished_ns;
     Sym tenant, model, version, worker; /* worker: of the lease, or of the last one */
     uint32_t retention_s;
@@ -127,7 +129,7 @@ typedef struct Task {
     TaskExtra *extra;       /* may be NULL */
     TaskEvent *events;      /* since the first lease; EVENT_CREATED is implied by created_seq */
     uint16_t events_len, events_cap;
-    uint32_t *files;        /* numbers of the files it refers to (owned array) */
+    uint64_t *files;        /* numbers of the files it refers to (owned array) */
     uint16_t files_len;
     List finished;          /* in Core's list of finished tasks, oldest first */
 
@@ -156,7 +158,7 @@ typedef struct File {
 
 typedef struct {
     Sym sym;
-    uint64_t queued, running, finished[TASK_STATES]; /* counts of tasks in memory; delayed are queued */
+    uint64_t tasks[TASK_STATES]; /* counts of tasks in memory by state; delayed ones are queued */
     uint64_t submitted_total, idem_keys;
     int64_t device_ns_total;
 } Tenant;
@@ -199,7 +201,8 @@ typedef struct {
 /* ---- life ---- */
 Core *core_new(const CoreLimits *limits, uint64_t random_seed /* jitter */);
 void core_free(Core *c);
-void core_observe(Core *c, const CoreObserver *o); /* copied; after the replay: announces every ready task */
+/* After the replay (o is copied): announces every ready task, and gives every live lease a full fresh period. */
+void core_observe(Core *c, const CoreObserver *o, int64_t now_ns);
 
 /* Applies the records of a frame that counts (frame_counts). Total: a record that does not fit is a counted no-op;
  * ERR_UNSUPPORTED for an unknown record type or version (the reader must stop). */
@@ -208,7 +211,7 @@ int core_apply(Core *c, const Frame *f) HR_MUST_CHECK;
 /* Snapshot of the logged state: pieces to `put` (≤ 64 KiB each, one whole record each); core_restore reads them back into a
  * fresh core, in order. */
 int core_snapshot(const Core *c, int (*put)(void *ctx, Str piece), void *ctx) HR_MUST_CHECK;
-int core_restore(Core *c, Str piece) HR_MUST_CHECK; /* ERR_INVALID, ERR_UNSUPPORTED */
+int core_restore(Core *c, const LogPoint *covers, Str piece) HR_MUST_CHECK; /* ERR_INVALID, ERR_UNSUPPORTED */
 uint64_t core_hash(const Core *c); /* of the logged state, independent of how it was reached */
 
 /* ---- deciding ---- */

@@ -1,0 +1,570 @@
+/* apply.c: the only code that changes logged state (I1). Each apply_… takes one record; false means that the record does not
+ * fit the state: a deterministic no-op, counted. */
+#include "task/core.h"
+
+#include <string.h>
+
+typedef struct {
+    Core *c;
+    uint64_t seq;
+    int64_t time_ns;
+} At;
+
+/* ---- pieces of state ---- */
+
+TaskExtra *task_extra(Task *t)
+{
+    if (!t->extra) t->extra = mem_new(sizeof *t->extra);
+    return t->extra;
+}
+
+static void set_text(Buf *b, Str s)
+{
+    buf_done(b);
+    buf_put_str(b, s);
+}
+
+static void payload_set(Core *c, Payload *p, const PayloadRef *r)
+{
+    p->len = r->len;
+    p->digest = r->digest;
+    p->forgotten = r->erased;
+    if (r->erased || r->len == 0) return;
+    p->bytes = mem_dup(r->bytes.p, r->len);
+    c->payload_bytes += r->len;
+}
+
+static void payload_drop(Core *c, Payload *p)
+{
+    if (p->bytes) {
+        c->payload_bytes -= p->len;
+        mem_free(p->bytes);
+        p->bytes = NULL;
+    }
+    p->forgotten = true;
+}
+
+static uint64_t payload_bytes(const Task *t)
+{
+    return (t->input.bytes ? t->input.len : 0) + (t->output.bytes ? t->output.len : 0);
+}
+
+void task_free(Task *t)
+{
+    if (!t) return;
+    if (t->extra) {
+        buf_done(&t->extra->metadata);
+        buf_done(&t->extra->traceparent);
+        buf_done(&t->extra->error);
+        mem_free(t->extra);
+    }
+    mem_free(t->input.bytes);
+    mem_free(t->output.bytes);
+    mem_free(t->events);
+    mem_free(t->files);
+    mem_free(t);
+}
+
+void file_free(File *f)
+{
+    if (!f) return;
+    mem_free(f->name);
+    mem_free(f->content_type);
+    mem_free(f);
+}
+
+/* ---- files ---- */
+
+void file_link(Core *c, File *f)
+{
+    directory_set(&c->files, f->no, f);
+    table_add(&c->files_by_id, &f->by_id, hash_bytes(f->id, strlen(f->id)));
+}
+
+static void file_remove(Core *c, File *f)
+{
+    if (c->observed) c->observer.file_leaving(c->observer.ctx, f);
+    heap_del(&c->file_timers, &f->timer);
+    directory_set(&c->files, f->no, NULL);
+    table_del(&c->files_by_id, &f->by_id);
+    file_free(f);
+}
+
+static void task_add_files(Core *c, Task *t, const NumberList *l)
+{
+    if (l->len == 0) return;
+    t->files = mem_grow(t->files, (t->files_len + l->len) * sizeof *t->files);
+    for (uint32_t i = 0; i < l->len; i++) {
+        uint64_t no = number_list_at(l, i);
+        File *f = core_file(c, no);
+        if (f) f->refs++;
+        t->files[t->files_len++] = no;
+    }
+}
+
+/* The task lets go of its files. Those that a task's worker wrote live and die with the tasks that refer to them. */
+static void task_drop_files(Core *c, Task *t)
+{
+    for (uint16_t i = 0; i < t->files_len; i++) {
+        File *f = core_file(c, t->files[i]);
+        if (!f) continue;
+        CHECK(f->refs > 0);
+        f->refs--;
+        if (f->refs == 0 && f->owner_task) file_remove(c, f);
+        else file_retime(c, f);
+    }
+    mem_free(t->files);
+    t->files = NULL;
+    t->files_len = 0;
+}
+
+/* ---- counts, lists, events ---- */
+
+void finished_link(Core *c, Task *t)
+{
+    list_push_back(&c->finished, &t->finished);
+    c->finished_bytes += payload_bytes(t);
+}
+
+static void count(Core *c, const Task *t, TaskState s, int by)
+{
+    c->counts[s] += (uint64_t)(int64_t)by;
+    tenant_get(c, t->tenant)->tasks[s] += (uint64_t)(int64_t)by;
+}
+
+/* For a task that a snapshot brings: what apply would have counted. Its `finished` link is made by the restore, in order. */
+void task_link(Core *c, Task *t)
+{
+    directory_set(&c->tasks, t->no, t);
+    count(c, t, (TaskState)t->state, 1);
+    c->payload_bytes += payload_bytes(t);
+    for (uint16_t i = 0; i < t->files_len; i++) {
+        File *f = core_file(c, t->files[i]);
+        if (f) f->refs++;
+    }
+}
+
+static const TaskEvent *task_event(Task *t, const At *at, EventKind kind)
+{
+    if (t->events_len == TASK_EVENTS_MAX) { /* the first stay, the middle goes */
+        memmove(t->events + TASK_EVENTS_MAX / 2, t->events + TASK_EVENTS_MAX / 2 + 1,
+                (TASK_EVENTS_MAX / 2 - 1) * sizeof *t->events);
+        t->events_len--;
+    }
+    if (t->events_len == t->events_cap) {
+        t->events_cap = (uint16_t)(t->events_cap ? t->events_cap * 2 : 2);
+        t->events = mem_grow(t->events, t->events_cap * sizeof *t->events);
+    }
+    TaskEvent *e = &t->events[t->events_len++];
+    *e = (TaskEvent){.seq = at->seq, .time_ns = at->time_ns, .kind = (uint8_t)kind, .state = t->state,
+                     .attempt = t->attempt, .fail = t->fail};
+    return e;
+}
+
+/* The one place where a task's state changes. The edges of the diagram in task.h, and no others. */
+static void task_move(const At *at, Task *t, TaskState to)
+{
+    static const bool edge[TASK_STATES][TASK_STATES] = {
+        [TASK_QUEUED] = {[TASK_RUNNING] = true, [TASK_CANCELED] = true, [TASK_EXPIRED] = true},
+        [TASK_RUNNING] = {[TASK_QUEUED] = true, [TASK_SUCCEEDED] = true, [TASK_FAILED] = true, [TASK_CANCELED] = true,
+                          [TASK_EXPIRED] = true},
+    };
+    Core *c = at->c;
+    CHECK(edge[t->state][to]);
+    if (t->state == TASK_QUEUED) task_make_unready(c, t);
+    count(c, t, (TaskState)t->state, -1);
+    t->state = (uint8_t)to;
+    count(c, t, to, 1);
+    t->last_seq = at->seq;
+    if (!task_state_terminal(to)) return;
+    t->finished_ns = at->time_ns;
+    t->finished_seq = at->seq;
+    t->step = t->steps = 0;
+    finished_link(c, t);
+}
+
+static void tell_changed(const At *at, Task *t, TaskState before, EventKind kind)
+{
+    const TaskEvent *e = task_event(t, at, kind);
+    if (at->c->observed) at->c->observer.task_changed(at->c->observer.ctx, t, before, e);
+    task_retime(at->c, t);
+}
+
+/* The lease ends here, and is charged here: nowhere else, so once (I2). */
+static void end_lease(const At *at, Task *t, int64_t device_ns, int64_t run_ns)
+{
+    uint64_t token = t->token;
+    CHECK(token != 0);
+    t->token = 0;
+    t->ended_token = token;
+    t->lease_until_ns = 0;
+    t->step = t->steps = 0;
+    t->device_ns += device_ns;
+    t->run_ns += run_ns;
+    tenant_get(at->c, t->tenant)->device_ns_total += device_ns;
+    if (at->c->observed) at->c->observer.slot_freed(at->c->observer.ctx, t, token, device_ns);
+}
+
+/* ---- idempotency ---- */
+
+IdemEntry *idem_find(const Core *c, Digest128 key)
+{
+    for (TableNode *n = table_first(&c->idem, key.lo); n; n = table_next(n)) {
+        IdemEntry *e = CONTAINER_OF(n, IdemEntry, node);
+        if (digest128_eq(e->key, key)) return e;
+    }
+    return NULL;
+}
+
+void idem_link(Core *c, IdemEntry *e)
+{
+    table_add(&c->idem, &e->node, e->key.lo);
+    list_push_back(e->lingers ? &c->idem_linger : &c->idem_order, &e->order);
+    tenant_get(c, e->tenant)->idem_keys++;
+}
+
+static void idem_remove(Core *c, IdemEntry *e)
+{
+    table_del(&c->idem, &e->node);
+    list_del(&e->order);
+    tenant_get(c, e->tenant)->idem_keys--;
+    mem_free(e);
+}
+
+static bool idem_still_needed(const Core *c, const IdemEntry *e)
+{
+    const Task *t = core_task(c, e->no);
+    return t && !task_state_terminal((TaskState)t->state);
+}
+
+static bool apply_idem_expire(const At *at, const RecIdemExpire *r)
+{
+    Core *c = at->c;
+    LIST_FOR(e, &c->idem_linger, IdemEntry, order)
+        if (!idem_still_needed(c, e)) idem_remove(c, e);
+    LIST_FOR(e, &c->idem_order, IdemEntry, order)
+    {
+        if (e->accepted_ns >= r->before_ns) break;
+        if (!idem_still_needed(c, e)) {
+            idem_remove(c, e);
+            continue;
+        }
+        e->lingers = true;
+        list_del(&e->order);
+        list_push_back(&c->idem_linger, &e->order);
+    }
+    return true;
+}
+
+/* ---- records ---- */
+
+static bool apply_claim(const At *at, const RecClaim *r)
+{
+    Core *c = at->c;
+    c->epoch = r->epoch;
+    if (r->id_key.n == sizeof c->id_key) memcpy(c->id_key, r->id_key.p, sizeof c->id_key);
+    c->feature_level = MAX(c->feature_level, r->feature_level);
+    return true;
+}
+
+static bool apply_submit(const At *at, const RecSubmit *r)
+{
+    Core *c = at->c;
+    if (r->no != c->next_no || r->class >= CLASSES || r->tenant.n == 0) return false;
+    Task *t = mem_new(sizeof *t);
+    c->next_no++;
+    t->no = r->no;
+    t->created_seq = t->last_seq = at->seq;
+    t->created_ns = at->time_ns;
+    t->not_before_ns = r->not_before_ns;
+    t->deadline_ns = r->deadline_ns;
+    t->tenant = sym_intern(c, r->tenant);
+    t->model = sym_intern(c, r->model);
+    t->version = sym_intern(c, r->version);
+    t->retention_s = r->retention_s;
+    t->class = r->class;
+    t->max_attempts = r->max_attempts;
+    t->state = TASK_QUEUED;
+    list_init(&t->finished);
+    if (r->metadata.n || r->traceparent.n || r->retry_of.n || r->rollout) {
+        TaskExtra *x = task_extra(t);
+        set_text(&x->metadata, r->metadata);
+        set_text(&x->traceparent, r->traceparent);
+        memcpy(x->retry_of.z, r->retry_of.p, MIN(r->retry_of.n, (size_t)TASK_ID_LEN));
+        x->rollout = r->rollout;
+        x->rollout_arm = r->rollout_arm;
+    }
+    payload_set(c, &t->input, &r->input);
+    task_add_files(c, t, &r->files);
+    directory_set(&c->tasks, t->no, t);
+    count(c, t, TASK_QUEUED, 1);
+    tenant_get(c, t->tenant)->submitted_total++;
+    if (r->has_key && !idem_find(c, r->key)) {
+        IdemEntry *e = mem_new(sizeof *e);
+        *e = (IdemEntry){.key = r->key, .body = r->body, .no = t->no, .accepted_ns = at->time_ns, .tenant = t->tenant};
+        idem_link(c, e);
+    }
+    if (c->observed) {
+        TaskEvent created = {.seq = at->seq, .time_ns = at->time_ns, .kind = EVENT_CREATED, .state = TASK_QUEUED};
+        c->observer.task_changed(c->observer.ctx, t, TASK_QUEUED, &created);
+        if (t->not_before_ns <= at->time_ns) task_make_ready(c, t);
+    }
+    task_retime(c, t);
+    return true;
+}
+
+static bool apply_lease(const At *at, const RecLease *r)
+{
+    Core *c = at->c;
+    Task *t = core_task(c, r->no);
+    if (!t || t->state != TASK_QUEUED) return false;
+    task_move(at, t, TASK_RUNNING);
+    t->token = at->seq;
+    t->attempt = (uint8_t)(t->burned + 1);
+    t->worker = sym_intern(c, r->worker);
+    t->device = (uint16_t)r->device;
+    t->batch = r->batch;
+    t->batch_size = r->batch_size;
+    t->started_ns = at->time_ns;
+    if (!t->first_started_ns) t->first_started_ns = at->time_ns;
+    t->fail = FAIL_NONE;
+    t->fail_retryable = false;
+    t->progress_n = 0;
+    t->lease_until_ns = at->time_ns + c->limits.lease_ns;
+    tell_changed(at, t, TASK_QUEUED, EVENT_LEASED);
+    return true;
+}
+
+static Task *leased(const Core *c, uint64_t no, uint64_t token)
+{
+    Task *t = core_task(c, no);
+    return t && token != 0 && t->token == token ? t : NULL;
+}
+
+static bool apply_finish(const At *at, const RecFinish *r)
+{
+    Core *c = at->c;
+    Task *t = leased(c, r->no, r->token);
+    if (!t || t->state != TASK_RUNNING || r->fail >= FAILS) return false;
+    if (r->burn) t->burned++;
+    t->fail = r->ok ? FAIL_NONE : r->fail;
+    t->fail_retryable = r->retryable;
+    if (r->message.n) set_text(&task_extra(t)->error, r->message);
+    if (r->ok) {
+        payload_set(c, &t->output, &r->output);
+        task_add_files(c, t, &r->files);
+    }
+    end_lease(at, t, r->device_ns, r->run_ns);
+    task_move(at, t, r->ok ? TASK_SUCCEEDED : TASK_FAILED);
+    tell_changed(at, t, TASK_RUNNING, EVENT_FINISHED);
+    return true;
+}
+
+static bool apply_requeue(const At *at, const RecRequeue *r)
+{
+    Core *c = at->c;
+    Task *t = leased(c, r->no, r->token);
+    if (!t || t->state != TASK_RUNNING || r->fail >= FAILS) return false;
+    if (r->burn) t->burned++;
+    if (r->loss) t->platform_losses++;
+    t->fail = r->fail;
+    if (r->message.n) set_text(&task_extra(t)->error, r->message);
+    t->not_before_ns = r->not_before_ns;
+    end_lease(at, t, r->device_ns, r->run_ns);
+    task_move(at, t, TASK_QUEUED);
+    tell_changed(at, t, TASK_RUNNING, EVENT_REQUEUED);
+    if (c->observed && t->not_before_ns <= at->time_ns) task_make_ready(c, t);
+    task_retime(c, t);
+    return true;
+}
+
+/* CANCEL and EXPIRE: at once, also while running; the lease stays until its holder lets go. */
+static bool apply_stop(const At *at, uint64_t no, TaskState to)
+{
+    Core *c = at->c;
+    Task *t = core_task(c, no);
+    if (!t || task_state_terminal((TaskState)t->state)) return false;
+    TaskState before = (TaskState)t->state;
+    if (to == TASK_EXPIRED) {
+        t->fail = FAIL_EXPIRED;
+        set_text(&task_extra(t)->error, STR("the deadline passed before the task finished"));
+    }
+    task_move(at, t, to);
+    tell_changed(at, t, before, EVENT_FINISHED);
+    if (c->observed && t->token) c->observer.lease_void(c->observer.ctx, t, t->token);
+    return true;
+}
+
+static bool apply_slot_free(const At *at, const RecSlotFree *r)
+{
+    Task *t = leased(at->c, r->no, r->token);
+    if (!t || !task_state_terminal((TaskState)t->state)) return false;
+    end_lease(at, t, r->device_ns, r->run_ns);
+    t->last_seq = at->seq;
+    task_retime(at->c, t);
+    return true;
+}
+
+static bool apply_evict(const At *at, uint64_t no)
+{
+    Core *c = at->c;
+    Task *t = core_task(c, no);
+    if (!t || !task_state_terminal((TaskState)t->state) || t->token) return false;
+    if (c->observed) c->observer.task_leaving(c->observer.ctx, t);
+    heap_del(&c->timers, &t->timer);
+    task_drop_files(c, t);
+    list_del(&t->finished);
+    c->finished_bytes -= payload_bytes(t);
+    c->payload_bytes -= payload_bytes(t);
+    count(c, t, (TaskState)t->state, -1);
+    directory_set(&c->tasks, no, NULL);
+    task_free(t);
+    return true;
+}
+
+static bool apply_forget(const At *at, uint64_t no)
+{
+    Core *c = at->c;
+    Task *t = core_task(c, no);
+    if (!t || !task_state_terminal((TaskState)t->state) || t->input.forgotten) return false;
+    c->finished_bytes -= payload_bytes(t);
+    payload_drop(c, &t->input);
+    payload_drop(c, &t->output);
+    task_drop_files(c, t);
+    t->last_seq = at->seq;
+    tell_changed(at, t, (TaskState)t->state, EVENT_FORGOTTEN);
+    return true;
+}
+
+static bool apply_file_put(const At *at, const RecFilePut *r)
+{
+    Core *c = at->c;
+    if (r->no != c->next_file_no || r->id.n >= sizeof((File *)0)->id || r->sha256.n != sizeof(Sha256)) return false;
+    File *f = mem_new(sizeof *f);
+    c->next_file_no++;
+    f->no = r->no;
+    memcpy(f->id, r->id.p, r->id.n);
+    f->tenant = sym_intern(c, r->tenant);
+    f->size = r->size;
+    memcpy(f->sha256.b, r->sha256.p, sizeof f->sha256.b);
+    f->created_ns = at->time_ns;
+    f->expires_ns = r->expires_ns;
+    f->owner_task = r->owner_task;
+    f->name = mem_dup(r->name.p, r->name.n);
+    f->content_type = mem_dup(r->content_type.p, r->content_type.n);
+    file_link(c, f);
+    file_retime(c, f);
+    return true;
+}
+
+static bool apply_file_delete(const At *at, uint64_t no)
+{
+    File *f = core_file(at->c, no);
+    if (!f) return false;
+    file_remove(at->c, f);
+    return true;
+}
+
+ModelEntry *model_entry(Core *c, Sym name, Sym version)
+{
+    for (uint32_t i = 0; i < c->models_len; i++)
+        if (c->models[i].name == name && c->models[i].version == version) return &c->models[i];
+    c->models = mem_grow(c->models, (c->models_len + 1) * sizeof *c->models);
+    ModelEntry *m = &c->models[c->models_len++];
+    *m = (ModelEntry){.name = name, .version = version};
+    return m;
+}
+
+static bool apply_model(const At *at, const RecModel *r)
+{
+    Core *c = at->c;
+    if (r->digest.n != sizeof(Sha256)) return false;
+    ModelEntry *m = model_entry(c, sym_intern(c, r->name), sym_intern(c, r->version));
+    memcpy(m->digest.b, r->digest.p, sizeof m->digest.b);
+    mem_free(m->info);
+    m->info = mem_dup(r->info.p, r->info.n);
+    return true;
+}
+
+void flag_set(Core *c, Str kind, Str subject, bool on)
+{
+    if (core_flag(c, kind, subject) == on) return;
+    if (on) {
+        c->flags = mem_grow(c->flags, (c->flags_len + 1) * sizeof *c->flags);
+        c->flags[c->flags_len++] = (Flag){mem_dup(kind.p, kind.n), mem_dup(subject.p, subject.n)};
+        return;
+    }
+    for (uint32_t i = 0; i < c->flags_len; i++) {
+        if (!str_eqz(kind, c->flags[i].kind) || !str_eqz(subject, c->flags[i].subject)) continue;
+        mem_free(c->flags[i].kind);
+        mem_free(c->flags[i].subject);
+        memmove(&c->flags[i], &c->flags[i + 1], (c->flags_len - i - 1) * sizeof *c->flags);
+        c->flags_len--;
+        return;
+    }
+}
+
+static bool apply_flag(const At *at, const RecFlag *r)
+{
+    Core *c = at->c;
+    flag_set(c, r->kind, r->subject, r->on);
+    if (str_eqz(r->kind, "model_paused")) {
+        Sym name = sym_intern(c, r->subject);
+        for (uint32_t i = 0; i < c->models_len; i++)
+            if (c->models[i].name == name) c->models[i].paused = r->on;
+    }
+    return true;
+}
+
+static bool apply_checkpoint(const At *at, const RecCheckpoint *r)
+{
+    Core *c = at->c;
+    Task *t = leased(c, r->no, r->token);
+    if (!t || t->state != TASK_RUNNING) return false;
+    TaskExtra *x = task_extra(t);
+    x->checkpoint_unit = r->unit;
+    x->checkpoint_file = r->file;
+    t->last_seq = at->seq;
+    return true;
+}
+
+static bool apply_record(const At *at, RecordType type, const RecordData *d)
+{
+    switch (type) {
+    case REC_CLAIM: return apply_claim(at, &d->claim);
+    case REC_SUBMIT: return apply_submit(at, &d->submit);
+    case REC_LEASE: return apply_lease(at, &d->lease);
+    case REC_FINISH: return apply_finish(at, &d->finish);
+    case REC_REQUEUE: return apply_requeue(at, &d->requeue);
+    case REC_CANCEL: return apply_stop(at, d->task.no, TASK_CANCELED);
+    case REC_EXPIRE: return apply_stop(at, d->task.no, TASK_EXPIRED);
+    case REC_SLOT_FREE: return apply_slot_free(at, &d->slot_free);
+    case REC_EVICT: return apply_evict(at, d->task.no);
+    case REC_FORGET: return apply_forget(at, d->task.no);
+    case REC_FILE_PUT: return apply_file_put(at, &d->file_put);
+    case REC_FILE_DELETE: return apply_file_delete(at, d->file_delete.no);
+    case REC_IDEM_EXPIRE: return apply_idem_expire(at, &d->idem_expire);
+    case REC_MODEL: return apply_model(at, &d->model);
+    case REC_FLAG: return apply_flag(at, &d->flag);
+    case REC_CHECKPOINT: return apply_checkpoint(at, &d->checkpoint);
+    case REC_TYPES: break;
+    }
+    CHECK(!"a record type that record_get passed");
+    return false;
+}
+
+int core_apply(Core *c, const Frame *f)
+{
+    size_t at_byte = 0;
+    uint32_t index = 0;
+    Record r;
+    int more;
+    while ((more = frame_next_record(f, &at_byte, &index, &r)) == 1) {
+        RecordData d;
+        int err = record_get(f, &r, &d);
+        if (err == ERR_UNSUPPORTED) return err;
+        At at = {c, r.seq, f->time_ns};
+        if (err || !apply_record(&at, (RecordType)r.type, &d)) c->misfits++;
+    }
+    return more;
+}

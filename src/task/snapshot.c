@@ -1,0 +1,468 @@
+/* snapshot.c: the logged state as a stream of items, and back.
+ *
+ *     item = u32 len | u8 kind | body           numbers little-endian, strings as u32 len + bytes
+ *     order: HEAD, MODEL*, FLAG*, TENANT*, FILE*, TASK* (by number), FINISHED (their order), IDEM*, END
+ *
+ * Symbols are written as text: their numbers depend on how the state was reached, so they stay out of the stream, and the stream's hash
+ * is the state's. One pass over the fields of an item both writes and reads it. */
+#include "task/core.h"
+
+#include <string.h>
+
+#define SNAPSHOT_VERSION 1
+#define PIECE_MAX (64 * KIB)
+
+typedef enum { ITEM_HEAD = 1, ITEM_MODEL, ITEM_FLAG, ITEM_TENANT, ITEM_FILE, ITEM_TASK, ITEM_FINISHED, ITEM_IDEM, ITEM_END } Item;
+
+/* ---- fields, written or read ---- */
+
+typedef struct {
+    Core *c;
+    Buf *out;  /* writing, or NULL */
+    Cursor in; /* reading */
+} Pass;
+
+static void p_u8(Pass *p, uint8_t *v)
+{
+    if (p->out) buf_u8(p->out, *v);
+    else *v = cursor_u8(&p->in);
+}
+
+static void p_bool(Pass *p, bool *v)
+{
+    uint8_t u = *v;
+    p_u8(p, &u);
+    *v = u != 0;
+}
+
+static void p_u16(Pass *p, uint16_t *v)
+{
+    if (p->out) buf_u16(p->out, *v);
+    else *v = cursor_u16(&p->in);
+}
+
+static void p_u32(Pass *p, uint32_t *v)
+{
+    if (p->out) buf_u32(p->out, *v);
+    else *v = cursor_u32(&p->in);
+}
+
+static void p_u64(Pass *p, uint64_t *v)
+{
+    if (p->out) buf_u64(p->out, *v);
+    else *v = cursor_u64(&p->in);
+}
+
+static void p_i64(Pass *p, int64_t *v)
+{
+    uint64_t u = (uint64_t)*v;
+    p_u64(p, &u);
+    *v = (int64_t)u;
+}
+
+static void p_fixed(Pass *p, void *at, size_t n)
+{
+    if (p->out) {
+        buf_put(p->out, at, n);
+        return;
+    }
+    const uint8_t *from = cursor_bytes(&p->in, n);
+    if (from) memcpy(at, from, n);
+}
+
+static void p_str(Pass *p, Str *s)
+{
+    uint32_t n = (uint32_t)s->n;
+    p_u32(p, &n);
+    if (p->out) {
+        buf_put_str(p->out, *s);
+        return;
+    }
+    const uint8_t *from = cursor_bytes(&p->in, n);
+    *s = (Str){from ? (const char *)from : "", from ? n : 0};
+}
+
+static void p_sym(Pass *p, Sym *sym)
+{
+    Str s = p->out ? core_sym(p->c, *sym) : STR("");
+    p_str(p, &s);
+    if (!p->out) *sym = sym_intern(p->c, s);
+}
+
+static void p_buf(Pass *p, Buf *b)
+{
+    Str s = buf_str(b);
+    p_str(p, &s);
+    if (!p->out) buf_put_str(b, s);
+}
+
+static void p_z(Pass *p, char **z) /* an owned string */
+{
+    Str s = str_from(*z);
+    p_str(p, &s);
+    if (!p->out) *z = mem_dup(s.p, s.n);
+}
+
+static void p_payload(Pass *p, Payload *a)
+{
+    p_u32(p, &a->len);
+    p_bool(p, &a->forgotten);
+    p_u64(p, &a->digest.lo);
+    p_u64(p, &a->digest.hi);
+    if (a->len == 0 || a->forgotten) return;
+    if (p->out) {
+        buf_put(p->out, a->bytes, a->len);
+        return;
+    }
+    const uint8_t *from = cursor_bytes(&p->in, a->len);
+    if (from) a->bytes = mem_dup(from, a->len);
+}
+
+/* ---- items ---- */
+
+static void head(Pass *p, uint32_t *version)
+{
+    Core *c = p->c;
+    p_u32(p, version);
+    p_u32(p, &c->shard);
+    p_u64(p, &c->epoch);
+    p_fixed(p, c->id_key, sizeof c->id_key);
+    p_u32(p, &c->feature_level);
+    p_u64(p, &c->next_no);
+    p_u64(p, &c->next_file_no);
+}
+
+static void model(Pass *p, ModelEntry *m)
+{
+    p_sym(p, &m->name);
+    p_sym(p, &m->version);
+    p_fixed(p, m->digest.b, sizeof m->digest.b);
+    p_z(p, &m->info);
+    p_bool(p, &m->paused);
+}
+
+static void tenant(Pass *p, Tenant *t)
+{
+    p_sym(p, &t->sym);
+    p_u64(p, &t->submitted_total);
+    p_i64(p, &t->device_ns_total);
+}
+
+static void file(Pass *p, File *f)
+{
+    p_u64(p, &f->no);
+    p_fixed(p, f->id, sizeof f->id);
+    p_sym(p, &f->tenant);
+    p_u64(p, &f->size);
+    p_fixed(p, f->sha256.b, sizeof f->sha256.b);
+    p_i64(p, &f->created_ns);
+    p_i64(p, &f->expires_ns);
+    p_u64(p, &f->owner_task);
+    p_z(p, &f->name);
+    p_z(p, &f->content_type);
+}
+
+static void extra(Pass *p, Task *t)
+{
+    bool has = t->extra != NULL;
+    p_bool(p, &has);
+    if (!has) return;
+    TaskExtra *x = task_extra(t);
+    p_buf(p, &x->metadata);
+    p_buf(p, &x->traceparent);
+    p_buf(p, &x->error);
+    p_fixed(p, x->retry_of.z, sizeof x->retry_of.z);
+    p_u64(p, &x->checkpoint_unit);
+    p_u64(p, &x->checkpoint_file);
+    p_u64(p, &x->rollout);
+    p_u8(p, &x->rollout_arm);
+}
+
+static void events(Pass *p, Task *t)
+{
+    p_u16(p, &t->events_len);
+    if (!p->out) {
+        if (t->events_len > TASK_EVENTS_MAX) {
+            p->in.bad = true;
+            t->events_len = 0;
+            return;
+        }
+        t->events_cap = t->events_len;
+        if (t->events_len) t->events = mem_new(t->events_len * sizeof *t->events);
+    }
+    for (uint16_t i = 0; i < t->events_len; i++) {
+        TaskEvent *e = &t->events[i];
+        p_u64(p, &e->seq);
+        p_i64(p, &e->time_ns);
+        p_u8(p, &e->kind);
+        p_u8(p, &e->state);
+        p_u8(p, &e->attempt);
+        p_u8(p, &e->fail);
+    }
+}
+
+static void task_files(Pass *p, Task *t)
+{
+    p_u16(p, &t->files_len);
+    if (!p->out) {
+        if (t->files_len > 2 * TASK_FILES_MAX) {
+            p->in.bad = true;
+            t->files_len = 0;
+            return;
+        }
+        if (t->files_len) t->files = mem_new(t->files_len * sizeof *t->files);
+    }
+    for (uint16_t i = 0; i < t->files_len; i++) p_u64(p, &t->files[i]);
+}
+
+static void task(Pass *p, Task *t)
+{
+    p_u64(p, &t->no);
+    p_u64(p, &t->created_seq);
+    p_u64(p, &t->last_seq);
+    p_u64(p, &t->finished_seq);
+    p_i64(p, &t->created_ns);
+    p_i64(p, &t->not_before_ns);
+    p_i64(p, &t->deadline_ns);
+    p_i64(p, &t->started_ns);
+    p_i64(p, &t->first_started_ns);
+    p_i64(p, &t->finished_ns);
+    p_sym(p, &t->tenant);
+    p_sym(p, &t->model);
+    p_sym(p, &t->version);
+    p_sym(p, &t->worker);
+    p_u32(p, &t->retention_s);
+    p_u64(p, &t->token);
+    p_u64(p, &t->ended_token);
+    p_u64(p, &t->batch);
+    p_i64(p, &t->device_ns);
+    p_i64(p, &t->run_ns);
+    p_u32(p, &t->batch_size);
+    p_u16(p, &t->device);
+    p_u8(p, &t->state);
+    p_u8(p, &t->class);
+    p_u8(p, &t->attempt);
+    p_u8(p, &t->burned);
+    p_u8(p, &t->max_attempts);
+    p_u8(p, &t->fail);
+    p_bool(p, &t->fail_retryable);
+    p_u16(p, &t->platform_losses);
+    p_payload(p, &t->input);
+    p_payload(p, &t->output);
+    extra(p, t);
+    events(p, t);
+    task_files(p, t);
+}
+
+static void idem(Pass *p, IdemEntry *e)
+{
+    p_u64(p, &e->key.lo);
+    p_u64(p, &e->key.hi);
+    p_u64(p, &e->body.lo);
+    p_u64(p, &e->body.hi);
+    p_u64(p, &e->no);
+    p_i64(p, &e->accepted_ns);
+    p_sym(p, &e->tenant);
+    p_bool(p, &e->lingers);
+}
+
+/* ---- writing ---- */
+
+typedef struct {
+    Pass pass;
+    Buf stream;
+    int (*put)(void *ctx, Str piece);
+    void *ctx;
+    int err;
+} Writer;
+
+static Pass *item_begin(Writer *w, Item kind, size_t *start)
+{
+    *start = w->stream.len;
+    buf_u32(&w->stream, 0);
+    buf_u8(&w->stream, (uint8_t)kind);
+    return &w->pass;
+}
+
+static void item_end(Writer *w, size_t start)
+{
+    store_u32(w->stream.data + start, (uint32_t)(w->stream.len - start - 4));
+    while (w->stream.len >= PIECE_MAX && !w->err) {
+        w->err = w->put(w->ctx, (Str){(const char *)w->stream.data, PIECE_MAX});
+        buf_drop(&w->stream, PIECE_MAX);
+    }
+}
+
+#define WRITE_ITEM(w, kind, fields)                                                                \
+    do {                                                                                           \
+        size_t start_;                                                                             \
+        Pass *p = item_begin(w, kind, &start_);                                                    \
+        fields;                                                                                    \
+        item_end(w, start_);                                                                       \
+    } while (0)
+
+int core_snapshot(const Core *core, int (*put)(void *ctx, Str piece), void *ctx)
+{
+    Core *c = (Core *)core; /* the passes read when they write: nothing changes */
+    Writer writer = {.put = put, .ctx = ctx}, *w = &writer;
+    w->pass = (Pass){.c = c, .out = &w->stream};
+    uint32_t version = SNAPSHOT_VERSION;
+    WRITE_ITEM(w, ITEM_HEAD, head(p, &version));
+    for (uint32_t i = 0; i < c->models_len; i++) WRITE_ITEM(w, ITEM_MODEL, model(p, &c->models[i]));
+    for (uint32_t i = 0; i < c->flags_len; i++) {
+        Str kind = str_from(c->flags[i].kind), subject = str_from(c->flags[i].subject);
+        WRITE_ITEM(w, ITEM_FLAG, (p_str(p, &kind), p_str(p, &subject)));
+    }
+    for (uint32_t i = 0; i < c->tenants_len; i++) WRITE_ITEM(w, ITEM_TENANT, tenant(p, &c->tenants[i]));
+    for (File *f = directory_newer(&c->files, 0); f && !w->err; f = directory_newer(&c->files, f->no))
+        WRITE_ITEM(w, ITEM_FILE, file(p, f));
+    for (Task *t = directory_newer(&c->tasks, 0); t && !w->err; t = directory_newer(&c->tasks, t->no))
+        WRITE_ITEM(w, ITEM_TASK, task(p, t));
+    LIST_FOR(t, &c->finished, Task, finished) WRITE_ITEM(w, ITEM_FINISHED, p_u64(p, &t->no));
+    LIST_FOR(e, &c->idem_order, IdemEntry, order) WRITE_ITEM(w, ITEM_IDEM, idem(p, e));
+    LIST_FOR(e, &c->idem_linger, IdemEntry, order) WRITE_ITEM(w, ITEM_IDEM, idem(p, e));
+    uint64_t count = c->tasks.count;
+    WRITE_ITEM(w, ITEM_END, p_u64(p, &count));
+    if (!w->err && w->stream.len) w->err = put(ctx, buf_str(&w->stream));
+    buf_done(&w->stream);
+    return w->err;
+}
+
+static int hash_piece(void *ctx, Str piece)
+{
+    uint64_t *hash = ctx;
+    *hash = chain64(*hash, piece.p, piece.n);
+    return 0;
+}
+
+uint64_t core_hash(const Core *c)
+{
+    uint64_t hash = 0;
+    int err = core_snapshot(c, hash_piece, &hash);
+    CHECK(err == 0);
+    return hash;
+}
+
+/* ---- reading ---- */
+
+static int restore_head(Pass *p, const LogPoint *covers)
+{
+    uint32_t version = 0;
+    head(p, &version);
+    if (version > SNAPSHOT_VERSION) return ERR_UNSUPPORTED;
+    return version == 0 || p->c->shard != covers->shard || p->c->epoch != covers->epoch ? ERR_INVALID : 0;
+}
+
+static int restore_model(Pass *p)
+{
+    ModelEntry m = {0};
+    model(p, &m);
+    if (p->in.bad || !m.name) {
+        mem_free(m.info);
+        return ERR_INVALID;
+    }
+    *model_entry(p->c, m.name, m.version) = m;
+    return 0;
+}
+
+static int restore_file(Pass *p)
+{
+    File *f = mem_new(sizeof *f);
+    file(p, f);
+    if (p->in.bad || f->no == 0 || f->id[sizeof f->id - 1] || core_file(p->c, f->no)) {
+        file_free(f);
+        return ERR_INVALID;
+    }
+    file_link(p->c, f);
+    return 0;
+}
+
+static int restore_task(Pass *p)
+{
+    Task *t = mem_new(sizeof *t);
+    list_init(&t->finished);
+    task(p, t);
+    if (p->in.bad || t->no == 0 || !t->tenant || t->state >= TASK_STATES || t->class >= CLASSES || t->fail >= FAILS ||
+        directory_older(&p->c->tasks, UINT64_MAX) != directory_older(&p->c->tasks, t->no)) {
+        task_free(t);
+        return ERR_INVALID;
+    }
+    task_link(p->c, t);
+    return 0;
+}
+
+static int restore_finished(Pass *p)
+{
+    uint64_t no = 0;
+    p_u64(p, &no);
+    Task *t = core_task(p->c, no);
+    if (p->in.bad || !t || !task_state_terminal((TaskState)t->state) || !list_empty(&t->finished)) return ERR_INVALID;
+    finished_link(p->c, t);
+    return 0;
+}
+
+static int restore_idem(Pass *p)
+{
+    IdemEntry *e = mem_new(sizeof *e);
+    idem(p, e);
+    if (p->in.bad || !e->tenant) {
+        mem_free(e);
+        return ERR_INVALID;
+    }
+    idem_link(p->c, e);
+    return 0;
+}
+
+static int restore_item(Pass *p, Item kind, const LogPoint *covers)
+{
+    switch (kind) {
+    case ITEM_HEAD: return restore_head(p, covers);
+    case ITEM_MODEL: return restore_model(p);
+    case ITEM_FLAG: {
+        Str k = {0}, subject = {0};
+        p_str(p, &k);
+        p_str(p, &subject);
+        if (!p->in.bad) flag_set(p->c, k, subject, true);
+        return 0;
+    }
+    case ITEM_TENANT: {
+        Tenant t = {0};
+        tenant(p, &t);
+        if (p->in.bad || !t.sym) return ERR_INVALID;
+        Tenant *to = tenant_get(p->c, t.sym);
+        to->submitted_total = t.submitted_total;
+        to->device_ns_total = t.device_ns_total;
+        return 0;
+    }
+    case ITEM_FILE: return restore_file(p);
+    case ITEM_TASK: return restore_task(p);
+    case ITEM_FINISHED: return restore_finished(p);
+    case ITEM_IDEM: return restore_idem(p);
+    case ITEM_END: {
+        uint64_t count = 0;
+        p_u64(p, &count);
+        return count == p->c->tasks.count ? 0 : ERR_INVALID;
+    }
+    }
+    return ERR_UNSUPPORTED;
+}
+
+int core_restore(Core *c, const LogPoint *covers, Str piece)
+{
+    Buf *stream = &c->restoring;
+    buf_put_str(stream, piece);
+    if (piece.n == 0) return stream->len == 0 ? 0 : ERR_INVALID; /* the end: nothing may be left over */
+    size_t used = 0;
+    int err = 0;
+    while (!err && stream->len - used >= 5) {
+        uint32_t len = load_u32(stream->data + used);
+        if (len == 0) return ERR_INVALID;
+        if (stream->len - used - 4 < len) break;
+        Pass p = {.c = c, .in = cursor_of(stream->data + used + 5, len - 1)};
+        err = restore_item(&p, (Item)stream->data[used + 4], covers);
+        if (!err && (p.in.bad || p.in.p != p.in.end)) err = ERR_INVALID;
+        used += 4 + (size_t)len;
+    }
+    buf_drop(stream, used);
+    return err;
+}
