@@ -1,5 +1,7 @@
 #include "base/digest.h"
 
+#include <string.h>
+
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
@@ -83,4 +85,47 @@ Digest128 digest128(const void *p, size_t n)
 uint64_t chain64(uint64_t prev, const void *p, size_t n)
 {
     return XXH3_64bits_withSeed(p, n, prev);
+}
+
+static uint64_t rotate(uint64_t v, int k)
+{
+    return v << k | v >> (64 - k);
+}
+
+static void sip_round(uint64_t v[4])
+{
+    v[0] += v[1], v[2] += v[3];
+    v[1] = rotate(v[1], 13) ^ v[0], v[3] = rotate(v[3], 16) ^ v[2];
+    v[0] = rotate(v[0], 32);
+    v[2] += v[1], v[0] += v[3];
+    v[1] = rotate(v[1], 17) ^ v[2], v[3] = rotate(v[3], 21) ^ v[0];
+    v[2] = rotate(v[2], 32);
+}
+
+static void sip_word(uint64_t v[4], uint64_t word)
+{
+    v[3] ^= word;
+    sip_round(v);
+    sip_round(v);
+    v[0] ^= word;
+}
+
+uint64_t siphash(const uint8_t key[16], const void *p, size_t n)
+{
+    uint64_t k0, k1, word, last = (uint64_t)n << 56;
+    memcpy(&k0, key, 8);
+    memcpy(&k1, key + 8, 8);
+    uint64_t v[4] = {k0 ^ UINT64_C(0x736f6d6570736575), k1 ^ UINT64_C(0x646f72616e646f6d),
+                     k0 ^ UINT64_C(0x6c7967656e657261), k1 ^ UINT64_C(0x7465646279746573)};
+    const uint8_t *b = p;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        memcpy(&word, b + i, 8);
+        sip_word(v, word);
+    }
+    for (size_t k = 0; i + k < n; k++) last |= (uint64_t)b[i + k] << (8 * k);
+    sip_word(v, last);
+    v[2] ^= 0xff;
+    for (int k = 0; k < 4; k++) sip_round(v);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
 }

@@ -25,6 +25,8 @@ bool bytes_eq_const_time(const void *a, const void *b, size_t n);
 
 Digest128 digest128(const void *p, size_t n);
 uint64_t chain64(uint64_t prev, const void *p, size_t n); /* next value of the hash chain */
+/* SipHash-2-4 (Aumasson and Bernstein, 2012): a keyed check that cannot be guessed without the key. */
+uint64_t siphash(const uint8_t key[16], const void *p, size_t n);
 static inline bool digest128_eq(Digest128 a, Digest128 b)
 {
     return a.lo == b.lo && a.hi == b.hi;

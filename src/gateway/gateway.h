@@ -72,7 +72,13 @@ typedef struct {
     int64_t unit_ns[9];            /* of batches 1, 2, 4 … 256; 0 = not measured */
 } WorkerReport;
 
-typedef enum { REPORT_ACCEPTED, REPORT_DUPLICATE, REPORT_FENCED, REPORT_INVALID } ReportAnswer;
+typedef enum {
+    REPORT_ACCEPTED,
+    REPORT_DUPLICATE, /* on record already */
+    REPORT_FENCED,    /* the token is stale */
+    REPORT_INVALID,
+    REPORT_RETRY      /* not now (the log has no room): "retry", the worker sends it again */
+} ReportAnswer;
 
 /* ---- what the shard offers ---- */
 

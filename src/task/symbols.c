@@ -63,3 +63,8 @@ size_t core_tenants(const Core *c, const Tenant **ret)
     *ret = c->tenants;
     return c->tenants_len;
 }
+
+Sym core_tenant_sym(Core *c, Str name)
+{
+    return sym_intern(c, name);
+}

@@ -295,6 +295,7 @@ Decision core_set_flag(const Core *c, Str kind /* "model_paused", "worker_cordon
 /* ---- reading ---- */
 Str core_sym(const Core *c, Sym s);
 Sym core_sym_find(const Core *c, Str s); /* 0 when unknown */
+Sym core_tenant_sym(Core *c, Str name);  /* a configured tenant's symbol, made when it is new (volatile) */
 Task *core_task(const Core *c, uint64_t no); /* NULL when not in memory */
 void core_task_id(const Core *c, const Task *t, TaskIdText *ret);
 /* By id text. CODE_OK, CODE_NOT_FOUND (never issued by this shard to this tenant, or malformed), CODE_GONE (it was real and has left memory). */

@@ -1,0 +1,144 @@
+/* inside.h: what shard.c and the fleet_*.c files share. */
+#ifndef NODE_INSIDE_H
+#define NODE_INSIDE_H
+
+#include "node/shard.h"
+
+#define LOG_STALL_NS NS_PER_S         /* submits are refused when the oldest unsynced record is older */
+#define VOID_GRACE_NS (15 * NS_PER_S) /* to let go of a canceled task, before the worker's process is ended */
+
+struct Shard {
+    Core *core;
+    Log *log;
+    Sched *sched;
+    Fleet *fleet;
+    Clock *clock;
+    ShardOptions options;
+    ShardOut out;
+    LogPoint at;
+    FrameBuilder builder;
+    Buf frame;
+    uint64_t durable_seq, replayed;
+    int64_t time_base_ns, boot_base_ns;
+    int64_t unsynced_since_ns; /* 0: all is durable */
+    int64_t retry_ns;          /* the log refused an append: not before */
+    bool claimed, leading, draining, failed, disk_full, dirty, due_again;
+};
+
+/* Seals, appends and applies what is in s->builder. `reserved`: may use the log's reserved room (results, cancels, releases).
+ * On a refusal nothing has happened, and *d says why. */
+bool shard_commit(Shard *s, bool reserved, Decision *d);
+
+/* ---- the fleet ---- */
+
+typedef struct Worker Worker;
+
+typedef struct {
+    Sym name, version;
+    int64_t load_ns;
+    uint64_t memory_bytes;
+} Resident;
+
+typedef struct {
+    Worker *worker;
+    SchedDeviceId id;
+    uint32_t index;
+    char kind[32];
+    uint64_t memory_bytes;
+    uint32_t threads;
+    uint32_t running;
+    uint64_t finished_total;
+    Resident *residents;
+    uint32_t residents_len;
+} Device;
+
+typedef struct { /* a worker holds a task: the volatile side of a live token */
+    TableNode by_token;
+    List in_worker;
+    uint64_t no, token;
+    Worker *worker;
+    Device *device;
+    int64_t void_since_ns; /* canceled or expired under it; 0: live */
+} Lease;
+
+typedef struct {
+    Sym name, version;
+    uint32_t max_batch;
+} WorkerModelState;
+
+struct Worker {
+    List in_fleet;
+    char id[40];
+    char name[64], region[64], runtime[128];
+    int64_t pid;
+    bool stream, draining, cordoned, suspected;
+    int64_t seen_ns, since_ns;
+    uint64_t ping_n;
+    int64_t pinged_ns;
+    Device **devices;
+    uint32_t devices_len;
+    WorkerModelState *models;
+    uint32_t models_len;
+    List leases;
+    uint32_t leases_len;
+};
+
+typedef struct { /* learnt about a model */
+    TableNode by_name;
+    Sym name, version;
+    uint32_t max_batch;
+    bool continuous;
+    uint32_t batch_delay_ms;
+    uint64_t memory_bytes;
+    int64_t load_ns, run_ns; /* moving averages; 0: unknown */
+    int64_t unit_ns[9];
+    uint64_t succeeded, failed;
+    char *problem; /* the latest load failure; owned */
+} ModelState;
+
+typedef struct { /* what a task's model printed */
+    TableNode by_task;
+    uint64_t no;
+    Buf text;
+} TaskLog;
+
+struct Fleet {
+    Shard *shard;
+    List workers;
+    uint32_t workers_len;
+    Device **devices; /* by SchedDeviceId; NULL: free */
+    uint32_t devices_len;
+    Table leases, models, logs;
+    uint64_t next_batch;
+    int64_t next_look_ns; /* pings and suspicion */
+    uint64_t lease_expirations_total, leases_total, fenced_total, batches_total;
+    SchedDecision decision; /* large: kept here */
+    Buf line;
+};
+
+Fleet *fleet_new(Shard *s);
+void fleet_free(Fleet *f);
+void fleet_lead(Fleet *f); /* after core_observe's time: announces known models and flags */
+Worker *fleet_worker(const Fleet *f, Str id);
+Lease *fleet_lease(const Fleet *f, uint64_t token);
+ModelState *fleet_model(Fleet *f, Sym name, Sym version);
+const ModelState *fleet_model_find(const Fleet *f, Sym name, Sym version);
+void fleet_model_announce(Fleet *f, const ModelState *m);
+Lease *fleet_lease_add(Fleet *f, Worker *w, Device *d, const Task *t, uint64_t token);
+void fleet_open_devices(Fleet *f, Worker *w);
+void fleet_worker_send(Fleet *f, Worker *w, Str line, uint64_t hold_seq);
+void fleet_worker_remove(Fleet *f, Worker *w, FailCode cause, bool burn);
+/* Ends a lease from our side. */
+void fleet_release(Fleet *f, uint64_t no, uint64_t token, FailCode cause, bool burn);
+
+/* Told by the core. */
+void fleet_slot_freed(Fleet *f, Task *t, uint64_t token, int64_t device_ns);
+void fleet_lease_void(Fleet *f, Task *t, uint64_t token);
+void fleet_task_leaving(Fleet *f, const Task *t);
+
+/* fleet_dispatch.c: asks the scheduler until it has nothing more. Returns when to ask again. */
+int64_t fleet_dispatch(Fleet *f);
+/* fleet.c: pings, suspicion, workers that are gone. */
+int64_t fleet_look(Fleet *f, int64_t now_ns);
+
+#endif

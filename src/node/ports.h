@@ -1,0 +1,17 @@
+/* ports.h: the gateway's ports, answered by a shard. */
+#ifndef NODE_PORTS_H
+#define NODE_PORTS_H
+
+#include "node/shard.h"
+
+/* ready(ctx_ready, why_not): is the server ready? (/readyz) */
+typedef struct {
+    Shard *shard;
+    bool (*ready)(void *ctx, Buf *why_not);
+    void *ready_ctx;
+} PortsContext;
+
+/* ctx is borrowed as long as the ports are used. */
+void ports_fill(GatewayPorts *ret, PortsContext *ctx);
+
+#endif

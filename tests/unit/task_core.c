@@ -1,0 +1,528 @@
+/* The task machine: one transition each, then chance: a long random run whose log, replayed, and whose snapshot plus tail give
+ * the same state (invariants 3, 5, 6, 7, 8, 9, 11, 13, 18 of the design's list). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "task/record.h"
+#include "task/task.h"
+
+#define SECOND NS_PER_S
+
+typedef struct {
+    Core *core;
+    FrameBuilder b;
+    LogPoint at;
+    Buf log;          /* frames, one after another */
+    int64_t now;
+    CoreLimits limits;
+    uint64_t ready, freed, voided, left, charged;
+} World;
+
+/* ---- the observer: checks what it is told ---- */
+
+static void on_changed(void *ctx, Task *t, TaskState before, const TaskEvent *e)
+{
+    World *w = ctx;
+    assert_true(e->seq == w->at.next_seq || e->seq < w->at.next_seq + 64);
+    if (e->kind == EVENT_FINISHED) assert_true(before < TASK_SUCCEEDED && task_state_terminal(t->state));
+}
+
+static void on_ready(void *ctx, Task *t)
+{
+    assert_int_equal(t->state, TASK_QUEUED);
+    assert_true(t->not_before_ns <= ((World *)ctx)->now);
+    ((World *)ctx)->ready++;
+}
+
+static void on_unready(void *ctx, Task *t)
+{
+    (void)t;
+    ((World *)ctx)->ready--;
+}
+
+static void on_freed(void *ctx, Task *t, uint64_t token, int64_t device_ns)
+{
+    World *w = ctx;
+    assert_int_equal(t->token, 0);
+    assert_int_equal(t->ended_token, token);
+    w->freed++;
+    w->charged += (uint64_t)device_ns;
+}
+
+static void on_void(void *ctx, Task *t, uint64_t token)
+{
+    assert_int_equal(t->token, token);
+    ((World *)ctx)->voided++;
+}
+
+static void on_leaving(void *ctx, Task *t)
+{
+    assert_true(task_state_terminal(t->state) && t->token == 0);
+    ((World *)ctx)->left++;
+}
+
+static void on_file_leaving(void *ctx, const File *f)
+{
+    (void)ctx;
+    (void)f;
+}
+
+static void world_init(World *w)
+{
+    *w = (World){.now = INT64_C(1795000000) * SECOND};
+    core_limits_default(&w->limits);
+    w->limits.finished_max = 40;
+    w->limits.idem_ttl_ns = 100 * SECOND;
+    w->core = core_new(&w->limits, 7);
+    w->at = (LogPoint){.next_seq = 1, .epoch = 1, .holder = 99};
+    const uint8_t key[16] = {1, 2, 3};
+    core_claim(w->core, 1, 99, STR("test"), key, &w->b);
+}
+
+static void world_done(World *w)
+{
+    core_free(w->core);
+    frame_done(&w->b);
+    buf_done(&w->log);
+}
+
+/* Seals, applies and keeps what the builder holds. */
+static void commit(World *w)
+{
+    if (w->b.records == 0) return;
+    size_t start = w->log.len, len;
+    frame_seal(&w->b, w->now, &w->at, &w->log);
+    frame_reset(&w->b);
+    Frame f;
+    assert_int_equal(frame_read((Str){(char *)w->log.data + start, w->log.len - start}, &f, &len), 0);
+    assert_int_equal(core_apply(w->core, &f), 0);
+    assert_int_equal(core_misfits(w->core), 0);
+}
+
+static void lead(World *w)
+{
+    commit(w);
+    CoreObserver o = {w, on_changed, on_ready, on_unready, on_freed, on_void, on_leaving, on_file_leaving};
+    core_observe(w->core, &o, w->now);
+}
+
+static uint64_t submit_with(World *w, SubmitSpec s)
+{
+    if (!s.tenant.n) s.tenant = STR("default");
+    if (!s.model.n) s.model = STR("echo");
+    if (!s.version.n) s.version = STR("1");
+    if (!s.input.n) s.input = STR("{}");
+    if (!s.max_attempts) s.max_attempts = 3;
+    if (!s.retention_s) s.retention_s = 1000;
+    Decision d = core_submit(w->core, &s, w->now, &w->b);
+    assert_int_equal(d.code, CODE_OK);
+    commit(w);
+    return d.task_no;
+}
+
+static uint64_t submit(World *w)
+{
+    return submit_with(w, (SubmitSpec){.class = CLASS_STANDARD});
+}
+
+static uint64_t lease(World *w, uint64_t no)
+{
+    LeaseSpec l = {.no = no, .worker = STR("w"), .batch = 1, .batch_size = 1};
+    assert_int_equal(core_lease(w->core, &l, w->now, &w->b).code, CODE_OK);
+    commit(w);
+    return core_task(w->core, no)->token;
+}
+
+static void pass(World *w, int64_t ns)
+{
+    w->now += ns;
+    while (core_due(w->core, w->now, false, &w->b)) commit(w);
+}
+
+static TaskState state(World *w, uint64_t no)
+{
+    Task *t = core_task(w->core, no);
+    assert_non_null(t);
+    return (TaskState)t->state;
+}
+
+/* ---- replay and snapshots ---- */
+
+static Core *replay(World *w, Core *into, size_t from)
+{
+    if (!into) into = core_new(&w->limits, 1);
+    for (size_t at = from, len; at < w->log.len; at += len) {
+        Frame f;
+        assert_int_equal(frame_read((Str){(char *)w->log.data + at, w->log.len - at}, &f, &len), 0);
+        assert_int_equal(core_apply(into, &f), 0);
+    }
+    return into;
+}
+
+static int to_buf(void *ctx, Str piece)
+{
+    buf_put_str(ctx, piece);
+    return 0;
+}
+
+static Core *restore(World *w, const Buf *snapshot, const LogPoint *covers)
+{
+    Core *c = core_new(&w->limits, 1);
+    for (size_t at = 0; at < snapshot->len; at += 1000) /* pieces need not end where items do */
+        assert_int_equal(
+            core_restore(c, covers, (Str){(char *)snapshot->data + at, MIN((size_t)1000, snapshot->len - at)}), 0);
+    assert_int_equal(core_restore(c, covers, (Str){"", 0}), 0);
+    return c;
+}
+
+/* ---- one at a time ---- */
+
+static void a_task_succeeds_once(void **ctx)
+{
+    (void)ctx;
+    World w;
+    world_init(&w);
+    lead(&w);
+    uint64_t no = submit(&w), token = lease(&w, no);
+    Usage u = {5, 6};
+    assert_int_equal(core_succeed(w.core, no, token, STR("42"), NULL, 0, u, &w.b).code, CODE_OK);
+    commit(&w);
+    assert_int_equal(state(&w, no), TASK_SUCCEEDED);
+    Decision again = core_succeed(w.core, no, token, STR("43"), NULL, 0, u, &w.b);
+    assert_true(again.code == CODE_OK && again.duplicate && w.b.records == 0);
+    assert_int_equal(core_succeed(w.core, no, token + 1, STR("43"), NULL, 0, u, &w.b).code, CODE_CONFLICT);
+    assert_int_equal(w.b.records, 0);
+    assert_memory_equal(core_task(w.core, no)->output.bytes, "42", 2);
+    assert_int_equal(w.charged, 5);
+    assert_int_equal(core_cancel(w.core, no, w.now, &w.b).code, CODE_ALREADY_TERMINAL);
+    world_done(&w);
+}
+
+static void cancel_while_running_holds_the_slot(void **ctx)
+{
+    (void)ctx;
+    World w;
+    world_init(&w);
+    lead(&w);
+    uint64_t no = submit(&w), token = lease(&w, no);
+    assert_int_equal(core_cancel(w.core, no, w.now, &w.b).code, CODE_OK);
+    commit(&w);
+    assert_int_equal(state(&w, no), TASK_CANCELED);
+    assert_int_equal(w.voided, 1);
+    assert_int_equal(w.freed, 0);
+    /* The late result changes nothing, but frees and charges the slot, once. */
+    assert_int_equal(core_succeed(w.core, no, token, STR("1"), NULL, 0, (Usage){9, 9}, &w.b).code, CODE_CONFLICT);
+    commit(&w);
+    assert_int_equal(state(&w, no), TASK_CANCELED);
+    assert_int_equal(w.charged, 9);
+    Decision d = core_release(w.core, no, token, FAIL_NONE, false, (Usage){9, 9}, w.now, &w.b);
+    assert_true(d.duplicate && w.b.records == 0);
+    world_done(&w);
+}
+
+static void failures_burn_attempts_with_backoff(void **ctx)
+{
+    (void)ctx;
+    World w;
+    world_init(&w);
+    lead(&w);
+    uint64_t no = submit(&w);
+    for (int i = 1; i <= 3; i++) {
+        uint64_t token = lease(&w, no);
+        assert_int_equal(core_task(w.core, no)->attempt, i);
+        core_fail(w.core, no, token, FAIL_MODEL_ERROR, true, STR("no"), (Usage){0}, w.now, &w.b);
+        commit(&w);
+        if (i == 3) break;
+        assert_int_equal(state(&w, no), TASK_QUEUED);
+        assert_int_equal(w.ready, 0);
+        pass(&w, SECOND / 4);
+        assert_int_equal(w.ready, 0); /* at least half the backoff */
+        pass(&w, 4 * SECOND);
+        assert_int_equal(w.ready, 1);
+    }
+    assert_int_equal(state(&w, no), TASK_FAILED);
+    /* A release without cause burns nothing; a final error ends it at once. */
+    no = submit(&w);
+    core_release(w.core, no, lease(&w, no), FAIL_NONE, false, (Usage){0}, w.now, &w.b);
+    commit(&w);
+    assert_int_equal(w.ready, 1);
+    uint64_t token = lease(&w, no);
+    assert_int_equal(core_task(w.core, no)->attempt, 1);
+    core_fail(w.core, no, token, FAIL_BAD_INPUT, false, STR("bad"), (Usage){0}, w.now, &w.b);
+    commit(&w);
+    assert_int_equal(state(&w, no), TASK_FAILED);
+    world_done(&w);
+}
+
+static void leases_end_by_time_and_renew(void **ctx)
+{
+    (void)ctx;
+    World w;
+    world_init(&w);
+    lead(&w);
+    uint64_t no = submit(&w), token = lease(&w, no);
+    pass(&w, 20 * SECOND);
+    assert_true(core_renew(w.core, no, token, w.now));
+    pass(&w, 20 * SECOND);
+    assert_int_equal(state(&w, no), TASK_RUNNING);
+    pass(&w, 11 * SECOND);
+    assert_int_equal(state(&w, no), TASK_QUEUED);
+    assert_int_equal(core_task(w.core, no)->platform_losses, 1);
+    assert_int_equal(core_task(w.core, no)->burned, 0);
+    assert_false(core_renew(w.core, no, token, w.now));
+    world_done(&w);
+}
+
+static void delays_and_deadlines(void **ctx)
+{
+    (void)ctx;
+    World w;
+    world_init(&w);
+    lead(&w);
+    uint64_t delayed = submit_with(&w, (SubmitSpec){.delay_ns = 5 * SECOND});
+    LeaseSpec l = {.no = delayed, .worker = STR("w")};
+    assert_int_equal(core_lease(w.core, &l, w.now, &w.b).code, CODE_CONFLICT);
+    uint64_t late = submit_with(&w, (SubmitSpec){.deadline_ns = 3 * SECOND});
+    uint64_t running = submit_with(&w, (SubmitSpec){.deadline_ns = 3 * SECOND});
+    lease(&w, running);
+    pass(&w, 4 * SECOND);
+    assert_int_equal(state(&w, late), TASK_EXPIRED);
+    assert_int_equal(state(&w, running), TASK_EXPIRED);
+    assert_int_equal(state(&w, delayed), TASK_QUEUED);
+    pass(&w, 2 * SECOND);
+    assert_true(lease(&w, delayed));
+    world_done(&w);
+}
+
+static void idempotency_keys(void **ctx)
+{
+    (void)ctx;
+    World w;
+    world_init(&w);
+    lead(&w);
+    SubmitSpec s = {.tenant = STR("a"), .model = STR("echo"), .version = STR("1"), .input = STR("1"),
+                    .idempotency_key = STR("k"), .body = {1, 2}, .max_attempts = 1, .retention_s = 1000};
+    uint64_t no = submit_with(&w, s);
+    Decision d = core_submit(w.core, &s, w.now, &w.b);
+    assert_true(d.code == CODE_OK && d.duplicate && d.task_no == no && w.b.records == 0);
+    s.body.lo = 9;
+    assert_int_equal(core_submit(w.core, &s, w.now, &w.b).code, CODE_IDEMPOTENCY_MISMATCH);
+    s.body.lo = 1;
+    s.tenant = STR("b"); /* another tenant's key is another key */
+    assert_int_not_equal(submit_with(&w, s), no);
+    s.tenant = STR("a");
+    pass(&w, 500 * SECOND); /* over its time, but the task is not terminal */
+    assert_true(core_submit(w.core, &s, w.now, &w.b).duplicate);
+    core_cancel(w.core, no, w.now, &w.b);
+    commit(&w);
+    pass(&w, 200 * SECOND);
+    assert_false(core_submit(w.core, &s, w.now, &w.b).duplicate);
+    frame_reset(&w.b);
+    world_done(&w);
+}
+
+static void ids_know_their_task(void **ctx)
+{
+    (void)ctx;
+    World w;
+    world_init(&w);
+    lead(&w);
+    w.limits.finished_max = 40;
+    uint64_t no = submit_with(&w, (SubmitSpec){.tenant = STR("a")});
+    TaskIdText id;
+    Task *t = NULL;
+    core_task_id(w.core, core_task(w.core, no), &id);
+    assert_int_equal(core_find(w.core, str_from(id.z), STR("a"), &t), CODE_OK);
+    assert_int_equal(t->no, no);
+    assert_int_equal(core_find(w.core, str_from(id.z), STR("b"), &t), CODE_NOT_FOUND);
+    TaskIdText forged = id;
+    forged.z[30] = forged.z[30] == 'A' ? 'B' : 'A';
+    assert_int_equal(core_find(w.core, str_from(forged.z), STR(""), &t), CODE_NOT_FOUND);
+    core_cancel(w.core, no, w.now, &w.b);
+    commit(&w);
+    pass(&w, 2000 * SECOND); /* retention */
+    assert_null(core_task(w.core, no));
+    assert_int_equal(core_find(w.core, str_from(id.z), STR("a"), &t), CODE_GONE);
+    assert_int_equal(core_find(w.core, str_from(id.z), STR(""), &t), CODE_GONE);
+    assert_int_equal(core_find(w.core, str_from(id.z), STR("b"), &t), CODE_NOT_FOUND);
+    assert_int_equal(core_find(w.core, str_from(forged.z), STR("a"), &t), CODE_NOT_FOUND);
+    world_done(&w);
+}
+
+static void the_oldest_finished_leave_first(void **ctx)
+{
+    (void)ctx;
+    World w;
+    world_init(&w);
+    lead(&w);
+    for (int i = 0; i < 100; i++) {
+        uint64_t no = submit(&w);
+        core_cancel(w.core, no, w.now, &w.b);
+        commit(&w);
+    }
+    pass(&w, 1);
+    assert_null(core_task(w.core, 60));
+    assert_non_null(core_task(w.core, 61));
+    assert_int_equal(core_count(w.core, TASK_CANCELED), 40);
+    Task *t = core_older(w.core, UINT64_MAX);
+    assert_int_equal(t->no, 100);
+    for (int i = 0; i < 39; i++) t = core_older(w.core, t->no);
+    assert_int_equal(t->no, 61);
+    assert_null(core_older(w.core, t->no));
+    world_done(&w);
+}
+
+static void unknown_records_stop_the_reader(void **ctx)
+{
+    (void)ctx;
+    World w;
+    world_init(&w);
+    commit(&w);
+    frame_begin_record(&w.b, 200, 1);
+    frame_end_record(&w.b);
+    Buf bytes = {0};
+    frame_seal(&w.b, w.now, &w.at, &bytes);
+    Frame f;
+    size_t len;
+    assert_int_equal(frame_read(buf_str(&bytes), &f, &len), 0);
+    assert_int_equal(core_apply(w.core, &f), ERR_UNSUPPORTED);
+    buf_done(&bytes);
+    world_done(&w);
+}
+
+/* ---- chance ---- */
+
+static Task *some_task(World *w, Random *r, bool leased)
+{
+    Task *t = core_older(w->core, random_below(r, 400) ? UINT64_MAX : 50);
+    for (uint64_t skip = random_below(r, 60); t && skip; skip--) {
+        Task *older = core_older(w->core, t->no);
+        if (!older) break;
+        t = older;
+    }
+    while (t && leased && !t->token) t = core_older(w->core, t->no);
+    return t;
+}
+
+static void one_step(World *w, Random *r)
+{
+    Task *t;
+    uint64_t stale = random_below(r, 8) == 0 ? 1 + random_below(r, 50) : 0;
+    Usage u = {(int64_t)random_below(r, 100), (int64_t)random_below(r, 100)};
+    switch (random_below(r, 9)) {
+    case 0:
+    case 1: {
+        static const char *const tenants[] = {"a", "b", "c"};
+        char key[8];
+        key[0] = (char)('a' + random_below(r, 20));
+        SubmitSpec s = {.tenant = str_from(tenants[random_below(r, 3)]), .model = STR("m"), .version = STR("1"),
+                        .input = {"[1,2,3,4,5,6,7,8]", 17}, .max_attempts = 1 + (uint32_t)random_below(r, 4),
+                        .class = (TaskClass)random_below(r, CLASSES), .retention_s = (uint32_t)random_below(r, 100),
+                        .delay_ns = random_below(r, 4) ? 0 : (int64_t)random_below(r, 10) * SECOND,
+                        .metadata = random_below(r, 3) ? STR("") : STR("{\"k\":\"v\"}")};
+        if (random_below(r, 4) == 0) s.deadline_ns = s.delay_ns + (1 + (int64_t)random_below(r, 30)) * SECOND;
+        if (random_below(r, 3) == 0) s.idempotency_key = (Str){key, 1};
+        core_submit(w->core, &s, w->now, &w->b);
+        break;
+    }
+    case 2:
+    case 3:
+        if ((t = some_task(w, r, false))) {
+            LeaseSpec l = {.no = t->no, .worker = STR("w1"), .device = 1, .batch = w->at.next_seq, .batch_size = 1};
+            core_lease(w->core, &l, w->now, &w->b);
+        }
+        break;
+    case 4:
+    case 5:
+        if ((t = some_task(w, r, true)))
+            core_succeed(w->core, t->no, stale ? stale : t->token, STR("{\"answer\":42}"), NULL, 0, u, &w->b);
+        break;
+    case 6:
+        if ((t = some_task(w, r, true)))
+            core_fail(w->core, t->no, stale ? stale : t->token, FAIL_MODEL_ERROR, random_below(r, 3), STR("oh"), u,
+                      w->now, &w->b);
+        break;
+    case 7:
+        if ((t = some_task(w, r, random_below(r, 2)))) {
+            if (random_below(r, 3) == 0) core_cancel(w->core, t->no, w->now, &w->b);
+            else if (random_below(r, 2)) core_forget(w->core, t->no, &w->b);
+            else core_release(w->core, t->no, t->token, FAIL_MODEL_CRASHED, random_below(r, 2), u, w->now, &w->b);
+        }
+        break;
+    default:
+        commit(w);
+        pass(w, (int64_t)random_below(r, 3) * SECOND);
+        break;
+    }
+    commit(w);
+}
+
+static void recount(World *w)
+{
+    uint64_t counts[TASK_STATES] = {0}, ready = 0;
+    for (Task *t = core_older(w->core, UINT64_MAX); t; t = core_older(w->core, t->no)) {
+        counts[t->state]++;
+        ready += t->ready;
+        assert_true((t->token != 0) == (t->state == TASK_RUNNING) || task_state_terminal(t->state));
+    }
+    for (int s = 0; s < TASK_STATES; s++) assert_int_equal(core_count(w->core, (TaskState)s), counts[s]);
+    assert_int_equal(core_ready(w->core), ready);
+    assert_int_equal(w->ready, ready);
+}
+
+static void replay_is_exact(void **ctx)
+{
+    (void)ctx;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        World w;
+        Random r;
+        random_seed(&r, seed);
+        world_init(&w);
+        lead(&w);
+        Buf snapshot = {0};
+        LogPoint covers = {0};
+        size_t tail = 0;
+        for (int i = 0; i < 3000; i++) {
+            one_step(&w, &r);
+            if (i == 1500) {
+                assert_int_equal(core_snapshot(w.core, to_buf, &snapshot), 0);
+                covers = w.at;
+                tail = w.log.len;
+            }
+        }
+        recount(&w);
+        uint64_t live = core_hash(w.core);
+        Core *replayed = replay(&w, NULL, 0);
+        assert_int_equal(core_hash(replayed), live);
+        assert_int_equal(core_misfits(replayed), 0);
+        Core *restored = restore(&w, &snapshot, &covers);
+        replay(&w, restored, tail);
+        assert_int_equal(core_hash(restored), live);
+        core_free(replayed);
+        core_free(restored);
+        buf_done(&snapshot);
+        world_done(&w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_task_succeeds_once),
+        cmocka_unit_test(cancel_while_running_holds_the_slot),
+        cmocka_unit_test(failures_burn_attempts_with_backoff),
+        cmocka_unit_test(leases_end_by_time_and_renew),
+        cmocka_unit_test(delays_and_deadlines),
+        cmocka_unit_test(idempotency_keys),
+        cmocka_unit_test(ids_know_their_task),
+        cmocka_unit_test(the_oldest_finished_leave_first),
+        cmocka_unit_test(unknown_records_stop_the_reader),
+        cmocka_unit_test(replay_is_exact),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
