@@ -1,0 +1,232 @@
+/* device.c: the devices: what they can run, hold and do, and the ledger of their time.
+ *
+ * D1  A fit is able when the device can run the model and has memory for it with nothing else
+ *     resident; model.able counts those.
+ * D2  A fit is in its model's free heap exactly while its device is open, the fit is able, and the
+ *     device is idle or runs just this model, continuously, with room in the batch.
+ * D3  Idle residents may be evicted, and only they: eviction happens on an idle device alone.
+ * D4  busy_ns + idle_ns = booked_ns − the time it was added; idle_with_work_ns ≤ idle_ns. */
+#include "sched/inner.h"
+
+/* Order in the free heap: resident ones by what runs there already; then those that must load:
+ * first where there is room, then where little is held. */
+#define FREE_SWAP  (INT64_C(1) << 40)
+#define FREE_EVICT (INT64_C(1) << 32)
+
+#define LOAD_GUESS_NS NS_PER_S
+
+Device *device_of(const Sched *s, SchedDeviceId d)
+{
+    return d < s->devices_len ? s->devices[d] : NULL;
+}
+
+Fit *fit_of(Device *d, Model *m)
+{
+    LIST_FOR (f, &d->fits, Fit, in_device) {
+        if (f->model == m) return f;
+    }
+    Fit *f = mem_new(sizeof *f);
+    f->model = m;
+    f->device = d;
+    list_push_back(&d->fits, &f->in_device);
+    list_push_back(&m->fits, &f->in_model);
+    return f;
+}
+
+void fit_refresh(Sched *s, Fit *f)
+{
+    uint64_t have = f->device->memory_bytes;
+    bool able = f->can && (!have || f->model->is.memory_bytes <= have);
+    if (able == f->able) return;
+    f->able = able; /* keeps D1 */
+    f->model->able += able ? 1 : (size_t)-1;
+    model_serve(s, f->model);
+}
+
+static uint64_t memory_used(const Device *d)
+{
+    uint64_t used = 0;
+    LIST_FOR (f, &d->fits, Fit, in_device) {
+        if (f->resident) used += f->model->is.memory_bytes;
+    }
+    return used;
+}
+
+void device_place(Sched *s, Device *d)
+{
+    uint64_t used = memory_used(d);
+    int64_t residents = 0;
+    LIST_FOR (f, &d->fits, Fit, in_device) residents += f->resident;
+    LIST_FOR (f, &d->fits, Fit, in_device) {
+        const SchedModel *m = &f->model->is;
+        s->steps++;
+        bool joins = d->runs == f->model && m->continuous && d->running < m->max_batch;
+        if (!d->open || !f->able || (d->running && !joins)) {
+            heap_del(&f->model->free, &f->free); /* keeps D2 */
+            continue;
+        }
+        int64_t cost = (int64_t)d->running;
+        if (!f->resident && !d->running) {
+            bool evict = d->memory_bytes && used + m->memory_bytes > d->memory_bytes;
+            cost = FREE_SWAP + (evict ? FREE_EVICT : 0) + residents;
+        }
+        heap_set(&f->model->free, &f->free, cost, d->id);
+    }
+}
+
+void device_book(Device *d, int64_t now_ns)
+{
+    int64_t spent = now_ns - d->booked_ns;
+    if (spent <= 0) return; /* time never steps back; keeps D4 all the same */
+    d->booked_ns = now_ns;
+    if (d->running) {
+        d->busy_ns += spent;
+    } else {
+        d->idle_ns += spent;
+        if (device_held(d)) d->idle_with_work_ns += spent;
+    }
+}
+
+/* ---- residency: GreedyDual with frequency and size (Young, SODA'91; Cherkasova, HPL-98-69) ----
+ * */
+
+static void fit_value(Fit *f)
+{
+    const SchedModel *m = &f->model->is;
+    double load = (double)(m->load_ns > 0 ? m->load_ns : LOAD_GUESS_NS);
+    double size = (double)MAX(m->memory_bytes, MIB);
+    f->value = f->device->floor + f->uses * load / size;
+}
+
+static void fit_reside(Fit *f, bool resident)
+{
+    if (f->resident == resident) return;
+    f->resident = resident;
+    f->uses = resident ? 1 : 0;
+    fit_value(f);
+}
+
+void fit_evict(Sched *s, Fit *f)
+{
+    f->device->floor = f->value;
+    fit_reside(f, false);
+    device_place(s, f->device);
+}
+
+void fit_run(Fit *f, size_t tasks, int64_t now_ns)
+{
+    Device *d = f->device;
+    device_book(d, now_ns);
+    list_del(&d->held);
+    if (f->resident) {
+        f->uses++;
+        fit_value(f);
+    }
+    fit_reside(f, true);
+    d->runs = d->running && d->runs != f->model ? NULL : f->model;
+    d->running += tasks;
+}
+
+Fit *device_victim(const Device *d, const Model *need)
+{
+    if (!d->memory_bytes || memory_used(d) + need->is.memory_bytes <= d->memory_bytes) return NULL;
+    CHECK(d->running == 0); /* D3 */
+    Fit *least = NULL;
+    LIST_FOR (f, &d->fits, Fit, in_device) {
+        if (f->resident && (!least || f->value < least->value)) least = f;
+    }
+    CHECK(least); /* by D1 an empty device has room */
+    return least;
+}
+
+void device_slot_free(Sched *s, Device *d, int64_t now_ns)
+{
+    CHECK(d->running > 0);
+    device_book(d, now_ns);
+    if (--d->running == 0) d->runs = NULL;
+    device_place(s, d);
+}
+
+void device_free(Sched *s, Device *d)
+{
+    LIST_FOR (f, &d->fits, Fit, in_device) {
+        f->can = false;
+        heap_del(&f->model->free, &f->free);
+        fit_refresh(s, f);
+        list_del(&f->in_model);
+        list_del(&f->in_device);
+        mem_free(f);
+    }
+    list_del(&d->held);
+    s->devices[d->id] = NULL;
+    mem_free(d);
+}
+
+/* ---- what the caller tells ---- */
+
+void sched_device_add(Sched *s, SchedDeviceId id, const SchedDevice *info, int64_t now_ns)
+{
+    CHECK(!device_of(s, id) && id < UINT32_MAX);
+    if (id >= s->devices_len) {
+        size_t len = MAX((size_t)id + 1, s->devices_len * 2);
+        s->devices = mem_grow(s->devices, len * sizeof(Device *));
+        for (size_t i = s->devices_len; i < len; i++) s->devices[i] = NULL;
+        s->devices_len = len;
+    }
+    Device *d = mem_new(sizeof *d);
+    d->id = id;
+    d->serial = ++s->serial;
+    d->memory_bytes = info->memory_bytes;
+    d->booked_ns = now_ns;
+    list_init(&d->fits);
+    list_init(&d->held);
+    s->devices[id] = d;
+}
+
+void sched_device_remove(Sched *s, SchedDeviceId id)
+{
+    Device *d = device_of(s, id);
+    if (d) device_free(s, d);
+}
+
+void sched_device_open(Sched *s, SchedDeviceId id, bool open)
+{
+    Device *d = device_of(s, id);
+    CHECK(d);
+    if (d->open == open) return;
+    d->open = open;
+    device_place(s, d);
+}
+
+void sched_device_can_run(Sched *s, SchedDeviceId id, Sym name, Sym version, bool can)
+{
+    Device *d = device_of(s, id);
+    CHECK(d);
+    Fit *f = fit_of(d, model_of(s, name, version));
+    if (f->can == can) return;
+    f->can = can;
+    fit_refresh(s, f);
+    device_place(s, d);
+}
+
+void sched_device_resident(Sched *s, SchedDeviceId id, Sym name, Sym version, bool resident)
+{
+    Device *d = device_of(s, id);
+    CHECK(d);
+    Fit *f = fit_of(d, model_of(s, name, version));
+    if (f->resident == resident) return;
+    fit_reside(f, resident);
+    device_place(s, d);
+}
+
+void sched_device_stats(Sched *s, SchedDeviceId id, int64_t now_ns, SchedDeviceStats *ret)
+{
+    Device *d = device_of(s, id);
+    *ret = (SchedDeviceStats){0};
+    if (!d) return;
+    device_book(d, now_ns);
+    ret->busy_ns = d->busy_ns;
+    ret->idle_ns = d->idle_ns;
+    ret->idle_with_work_ns = d->idle_with_work_ns;
+    ret->running = d->running;
+}

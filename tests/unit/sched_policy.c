@@ -1,0 +1,594 @@
+/* sched_policy.c: what the first policy does, one property a test. */
+#include "sched_help.h"
+
+static void classes_deadlines_age(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    model(&x, M_A, 1);
+    device(&x, 0, M_A, 0, 0);
+    Task *harvest = task(&x, CLASS_HARVEST, 1, M_A, 1), *batch = task(&x, CLASS_BATCH, 1, M_A, 0);
+    Task *old = task(&x, CLASS_STANDARD, 1, M_A, 0), *young = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    Task *late = task(&x, CLASS_STANDARD, 2, M_A, SEC(9));
+    Task *soon = task(&x, CLASS_STANDARD, 3, M_A, SEC(5));
+    Task *critical = task(&x, CLASS_CRITICAL, 1, M_A, 0);
+    Task *want[] = {critical, soon, late, old, young, batch, harvest};
+    assert_int_equal(sched_ready(x.s), 7);
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+        assert_runs(&x, 0, want[i]);
+        assert_waits(&x, INT64_MAX); /* one device, busy */
+        done_free(&x, 0, want[i], MS(10));
+    }
+    assert_int_equal(sched_ready(x.s), 0);
+    assert_waits(&x, INT64_MAX);
+    fix_close(&x);
+}
+
+static void requeued_keeps_its_age(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    model(&x, M_A, 1);
+    device(&x, 0, M_A, 0, 0);
+    Task *t[5];
+    for (int i = 0; i < 5; i++) t[i] = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 0, t[0]);
+    sched_task_unready(x.s, t[0]); /* as the core tells when the lease is applied: no-op */
+    sched_task_unready(x.s, t[2]); /* canceled */
+    sched_task_unready(x.s, t[4]);
+    done(&x, 0, t[0], 0);
+    sched_task_ready(x.s, t[0]);
+    sched_sane(x.s);
+    sched_task_ready(x.s, t[4]);
+    sched_task_ready(x.s, t[2]); /* out of order */
+    sched_sane(x.s);
+    int order[] = {0, 1, 2, 3, 4};
+    for (size_t i = 0; i < 5; i++) {
+        assert_runs(&x, 0, t[order[i]]);
+        done_free(&x, 0, t[order[i]], MS(1));
+    }
+    fix_close(&x);
+}
+
+/* Two backlogged tenants, weights 1 : 3, tasks of 40 and 10 ms in different models: device time
+ * goes 1 : 3. */
+static void shares_follow_weights(void **state)
+{
+    (void)state;
+    for (uint32_t max_batch = 1; max_batch <= 4; max_batch += 3) {
+        Fix x;
+        fix_open(&x);
+        model(&x, M_A, max_batch);
+        model(&x, M_B, max_batch);
+        device(&x, 0, M_A, M_B, 0);
+        sched_device_resident(x.s, 0, M_A, V1, true);
+        sched_device_resident(x.s, 0, M_B, V1, true);
+        sched_tenant_weight(x.s, 1, 1);
+        sched_tenant_weight(x.s, 2, 3);
+        for (int i = 0; i < 20000; i++) {
+            task(&x, CLASS_STANDARD, 1, M_A, 0);
+            task(&x, CLASS_STANDARD, 2, M_B, 0);
+        }
+        double used[3] = {0};
+        while (x.now < SEC(200)) {
+            assert_int_equal(next(&x), SCHED_RUN);
+            for (size_t i = 0; i < x.d.tasks_len; i++) {
+                Task *t = x.d.tasks[i];
+                int64_t ns = t->tenant == 1 ? MS(40) : MS(10);
+                x.now += ns;
+                used[t->tenant] += (double)ns;
+                done_free(&x, 0, t, ns);
+            }
+        }
+        double ratio = used[2] / used[1];
+        assert_true(ratio > 2.9 && ratio < 3.1);
+        SchedDeviceStats stats;
+        sched_device_stats(x.s, 0, x.now, &stats);
+        assert_int_equal(stats.busy_ns, x.now);
+        sched_sane(x.s);
+        while (x.s->ready) { /* the rest, so that nothing leaks */
+            assert_int_equal(next(&x), SCHED_RUN);
+            for (size_t i = 0; i < x.d.tasks_len; i++) done_free(&x, 0, x.d.tasks[i], MS(1));
+        }
+        fix_close(&x);
+    }
+}
+
+/* A tenant that comes late, or comes back, or only had work that nobody can run, gets its share
+ * from now on, not the past as well. */
+static void idling_earns_nothing(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    model(&x, M_A, 1);
+    device(&x, 0, M_A, 0, 0);
+    Task *stuck = task(&x, CLASS_STANDARD, 3, M_B, 0); /* nobody runs M_B */
+    for (int i = 0; i < 1000; i++) task(&x, CLASS_STANDARD, 1, M_A, 0);
+    for (int i = 0; i < 500; i++) {
+        assert_int_equal(next(&x), SCHED_RUN);
+        x.now += MS(10);
+        done_free(&x, 0, x.d.tasks[0], MS(10));
+    }
+    for (int i = 0; i < 100; i++) {
+        task(&x, CLASS_STANDARD, 2, M_A, 0);
+        task(&x, CLASS_STANDARD, 3, M_A, 0);
+    }
+    int count[4] = {0};
+    for (int i = 0; i < 150; i++) {
+        assert_int_equal(next(&x), SCHED_RUN);
+        count[x.d.tasks[0]->tenant]++;
+        done_free(&x, 0, x.d.tasks[0], MS(10));
+    }
+    for (int tenant = 1; tenant <= 3; tenant++)
+        assert_true(count[tenant] >= 48 && count[tenant] <= 52);
+    sched_task_unready(x.s, stuck);
+    free(stuck);
+    while (next(&x) == SCHED_RUN) done_free(&x, 0, x.d.tasks[0], MS(10));
+    fix_close(&x);
+}
+
+static void batches_fill_up(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    model(&x, M_A, 4);
+    model(&x, M_B, 4);
+    device(&x, 0, M_A, M_B, 0);
+    Task *low = task(&x, CLASS_BATCH, 1, M_A, 0), *other = task(&x, CLASS_BATCH, 1, M_B, 0);
+    Task *a = task(&x, CLASS_STANDARD, 1, M_A, 0), *b = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    Task *c = task(&x, CLASS_STANDARD, 1, M_A, SEC(1)), *lower = task(&x, CLASS_HARVEST, 1, M_A, 0);
+    assert_runs(&x, 0, c, a, b, low); /* the lower class fills, in its order */
+    assert_false(x.d.join);
+    assert_waits(&x, INT64_MAX);
+    done_free(&x, 0, a, 1);
+    done_free(&x, 0, b, 1);
+    done_free(&x, 0, c, 1);
+    assert_waits(&x, INT64_MAX); /* one is still there */
+    done_free(&x, 0, low, 1);
+    assert_runs(&x, 0, other);
+    done_free(&x, 0, other, 1);
+    assert_runs(&x, 0, lower);
+    done_free(&x, 0, lower, 1);
+    fix_close(&x);
+}
+
+static void batch_delay(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    x.now = SEC(1000);
+    sched_model(x.s, M_A, V1, &(SchedModel){.max_batch = 3, .batch_delay_ms = 20});
+    model(&x, M_B, 1);
+    device(&x, 0, M_A, M_B, 0);
+    Task *a = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_waits(&x, x.now + MS(20));
+    x.now += MS(5);
+    Task *b = task(&x, CLASS_STANDARD, 2, M_A, 0);
+    assert_waits(&x, x.now + MS(15)); /* since the oldest */
+    x.now += MS(15);
+    assert_runs(&x, 0, a, b);
+    SchedDeviceStats stats;
+    sched_device_stats(x.s, 0, x.now, &stats);
+    assert_int_equal(stats.idle_ns, MS(20));
+    assert_int_equal(stats.idle_with_work_ns, MS(20));
+    x.now += MS(3);
+    done_free(&x, 0, a, MS(1));
+    done_free(&x, 0, b, MS(2));
+    sched_device_stats(x.s, 0, x.now + MS(4), &stats);
+    assert_int_equal(stats.busy_ns, MS(3));
+    assert_int_equal(stats.idle_ns, MS(24));
+    assert_int_equal(stats.idle_with_work_ns, MS(20));
+    x.now += MS(4);
+
+    /* A full batch goes at once. */
+    Task *t[3];
+    for (int i = 0; i < 3; i++) t[i] = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 0, t[0], t[1], t[2]);
+    for (int i = 0; i < 3; i++) done_free(&x, 0, t[i], MS(1));
+
+    /* So does critical work, and takes the others along. */
+    t[0] = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_waits(&x, x.now + MS(20));
+    t[1] = task(&x, CLASS_CRITICAL, 1, M_A, 0);
+    assert_runs(&x, 0, t[1], t[0]);
+    for (int i = 0; i < 2; i++) done_free(&x, 0, t[i], MS(1));
+
+    /* No waiting into a deadline. */
+    t[0] = task(&x, CLASS_STANDARD, 1, M_A, x.now + MS(10));
+    assert_waits(&x, t[0]->deadline_ns - model_cost(model_of(x.s, M_A, V1)));
+    x.now = x.wake;
+    assert_runs(&x, 0, t[0]);
+    done_free(&x, 0, t[0], MS(1));
+
+    /* The device does other work meanwhile if that is resident, even of a lower class. */
+    t[0] = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    t[1] = task(&x, CLASS_BATCH, 1, M_B, 0);
+    assert_waits(&x, x.now + MS(20));
+    sched_device_resident(x.s, 0, M_B, V1, true);
+    assert_runs(&x, 0, t[1]);
+    done_free(&x, 0, t[1], MS(1));
+    x.now += MS(20);
+    assert_runs(&x, 0, t[0]);
+    done_free(&x, 0, t[0], MS(1));
+    fix_close(&x);
+}
+
+static void joins_running(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    sched_model(x.s, M_A, V1,
+                &(SchedModel){.max_batch = 3, .batch_delay_ms = 20, .continuous = true});
+    model(&x, M_B, 4);
+    device(&x, 0, M_A, M_B, 0);
+    Task *a = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 0, a);
+    Task *other = task(&x, CLASS_CRITICAL, 1, M_B, 0);
+    assert_waits(&x, INT64_MAX); /* not another model */
+    Task *b = task(&x, CLASS_BATCH, 1, M_A, 0), *c = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    Task *d = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 0, c, d);
+    assert_true(x.d.join);
+    assert_waits(&x, INT64_MAX); /* full */
+    done_free(&x, 0, a, 1);
+    assert_runs(&x, 0, b);
+    done_free(&x, 0, b, 1);
+    done_free(&x, 0, c, 1);
+    sched_device_open(x.s, 0, false);
+    Task *e = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_waits(&x, INT64_MAX); /* closed */
+    sched_device_open(x.s, 0, true);
+    done_free(&x, 0, d, 1);
+    assert_runs(&x, 0, other);
+    done_free(&x, 0, other, 1);
+    device(&x, 1, M_A, 0, 0);
+    sched_device_resident(x.s, 1, M_A, V1, true);
+    assert_runs(&x, 0, e); /* both hold it: the first */
+    Task *f = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 1, f); /* the least loaded */
+    done_free(&x, 0, e, 1);
+    done_free(&x, 1, f, 1);
+    fix_close(&x);
+}
+
+static void no_head_of_line(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    model(&x, M_A, 1);
+    model(&x, M_B, 1);
+    device(&x, 0, M_A, 0, 0);
+    device(&x, 1, M_B, 0, 0);
+    Task *a1 = task(&x, CLASS_CRITICAL, 1, M_A, 0), *a2 = task(&x, CLASS_CRITICAL, 1, M_A, 0);
+    Task *nobody = task(&x, CLASS_CRITICAL, 1, M_C, 0), *b = task(&x, CLASS_HARVEST, 1, M_B, 0);
+    assert_runs(&x, 0, a1);
+    assert_runs(&x, 1, b);
+    assert_waits(&x, INT64_MAX);
+    done_free(&x, 0, a1, 1);
+    assert_runs(&x, 0, a2);
+    done_free(&x, 0, a2, 1);
+    done_free(&x, 1, b, 1);
+    assert_waits(&x, INT64_MAX);
+    assert_int_equal(sched_ready(x.s), 1);
+    sched_device_can_run(x.s, 1, M_C, V1, true);
+    assert_runs(&x, 1, nobody);
+    done_free(&x, 1, nobody, 1);
+    fix_close(&x);
+}
+
+static void prefers_resident(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    model(&x, M_A, 1);
+    model(&x, M_B, 1);
+    device(&x, 0, M_A, M_B, 0);
+    device(&x, 1, M_A, M_B, 0);
+    device(&x, 2, M_A, M_B, 0);
+    sched_device_resident(x.s, 2, M_A, V1, true);
+    sched_device_resident(x.s, 0, M_B, V1, true);
+    Task *a1 = task(&x, CLASS_STANDARD, 1, M_A, 0), *a2 = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    Task *a3 = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 2, a1);
+    assert_runs(&x, 1, a2); /* holds nothing */
+    assert_runs(&x, 0, a3);
+    done_free(&x, 0, a3, 1);
+    done_free(&x, 1, a2, 1);
+    done_free(&x, 2, a1, 1);
+    fix_close(&x);
+}
+
+static void swap_waits_until_starved(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    x.now = SEC(50);
+    model(&x, M_A, 1);
+    sched_model(x.s, M_B, V1, &(SchedModel){.max_batch = 1, .load_ns = MS(400)});
+    device(&x, 0, M_A, M_B, 0);
+    sched_device_resident(x.s, 0, M_A, V1, true);
+    Task *b = task(&x, CLASS_STANDARD, 1, M_B, 0);
+    for (int i = 0; i < 8; i++) { /* b is the oldest, but for 800 ms resident work goes first */
+        Task *a = task(&x, CLASS_STANDARD, 1, M_A, 0);
+        assert_runs(&x, 0, a);
+        x.now += MS(100);
+        done_free(&x, 0, a, MS(100));
+    }
+    Task *a = task(&x, CLASS_STANDARD, 2, M_A, 0);
+    sched_tenant_weight(x.s, 1, 1);
+    Flow *f = &payer_of(x.s, 2)->flows[CLASS_STANDARD];
+    assert_true(f->vt <= payer_of(x.s, 1)->flows[CLASS_STANDARD].vt);
+    assert_runs(&x, 0, b); /* starved: back to the plain order, where it is older */
+    done_free(&x, 0, b, MS(1));
+    Task *critical = task(&x, CLASS_CRITICAL, 1, M_C, 0);
+    sched_device_can_run(x.s, 0, M_C, V1, true);
+    assert_runs(&x, 0, critical); /* affinity never crosses classes */
+    done_free(&x, 0, critical, MS(1));
+    assert_runs(&x, 0, a);
+    done_free(&x, 0, a, MS(1));
+    fix_close(&x);
+}
+
+/* Two backlogs on one device: they take turns by the bound, not by the task. */
+static void backlogs_do_not_thrash(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    x.now = SEC(1);
+    enum { N = 1000 };
+    for (Sym m = M_A; m <= M_B; m++)
+        sched_model(x.s, m, V1, &(SchedModel){.max_batch = 1, .load_ns = MS(500)});
+    device(&x, 0, M_A, M_B, 0);
+    for (int i = 0; i < N; i++) task(&x, CLASS_STANDARD, 1, i % 2 ? M_A : M_B, 0);
+    int swaps = 0;
+    Sym held = 0;
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(next(&x), SCHED_RUN);
+        if (x.d.model != held) { /* room for one only */
+            swaps++;
+            if (held) sched_device_resident(x.s, 0, held, V1, false);
+            held = x.d.model;
+            x.now += MS(500);
+        }
+        x.now += MS(20);
+        done_free(&x, 0, x.d.tasks[0], MS(20));
+    }
+    assert_in_range(swaps, 2, 45); /* 20 s of work in turns of a second; 1000 by the task */
+    fix_close(&x);
+}
+
+static void memory(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    /* B is dear to load and small, A is cheap to load and large: A's value is the least. */
+    sched_model(x.s, M_A, V1,
+                &(SchedModel){.max_batch = 1, .memory_bytes = 6 * GIB, .load_ns = SEC(1)});
+    sched_model(x.s, M_B, V1,
+                &(SchedModel){.max_batch = 1, .memory_bytes = 3 * GIB, .load_ns = SEC(9)});
+    sched_model(x.s, M_C, V1,
+                &(SchedModel){.max_batch = 1, .memory_bytes = 5 * GIB, .load_ns = SEC(2)});
+    sched_device_add(x.s, 0, &(SchedDevice){.memory_bytes = 10 * GIB}, 0);
+    for (Sym m = M_A; m <= M_C; m++) sched_device_can_run(x.s, 0, m, V1, true);
+    sched_device_open(x.s, 0, true);
+    Sym sequence[] = {M_A, M_B, M_C};
+    for (size_t i = 0; i < 3; i++) {
+        Task *t = task(&x, CLASS_STANDARD, 1, sequence[i], 0);
+        if (i == 2) {
+            assert_int_equal(next(&x), SCHED_UNLOAD);
+            assert_int_equal(x.d.model, M_A);
+            assert_int_equal(x.d.device, 0);
+            sched_sane(x.s);
+        }
+        assert_runs(&x, 0, t);
+        done_free(&x, 0, t, MS(1));
+    }
+    /* 8 of 10 GiB are held. One that needs all of it unloads both, the cheaper first. */
+    sched_model(x.s, 200, V1, &(SchedModel){.max_batch = 1, .memory_bytes = 10 * GIB});
+    sched_device_can_run(x.s, 0, 200, V1, true);
+    Task *whole = task(&x, CLASS_STANDARD, 1, 200, 0);
+    assert_int_equal(next(&x), SCHED_UNLOAD);
+    assert_int_equal(x.d.model, M_C);
+    assert_int_equal(next(&x), SCHED_UNLOAD);
+    assert_int_equal(x.d.model, M_B);
+    assert_runs(&x, 0, whole);
+    done_free(&x, 0, whole, MS(1));
+    /* One that never fits waits, and holds nobody up. */
+    sched_model(x.s, 201, V1, &(SchedModel){.max_batch = 1, .memory_bytes = 10 * GIB + 1});
+    sched_device_can_run(x.s, 0, 201, V1, true);
+    Task *never = task(&x, CLASS_CRITICAL, 1, 201, 0), *small = task(&x, CLASS_BATCH, 1, M_B, 0);
+    assert_int_equal(next(&x), SCHED_UNLOAD);
+    assert_int_equal(x.d.model, 200);
+    assert_runs(&x, 0, small);
+    done_free(&x, 0, small, MS(1));
+    assert_waits(&x, INT64_MAX);
+    /* ... until it turns out to be smaller. */
+    sched_model(x.s, 201, V1, &(SchedModel){.max_batch = 1, .memory_bytes = 7 * GIB});
+    assert_runs(&x, 0, never);
+    done_free(&x, 0, never, MS(1));
+    fix_close(&x);
+}
+
+static void pausing(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    sched_model_pause(x.s, M_B, true); /* before anybody knows it */
+    model(&x, M_A, 1);
+    model(&x, M_B, 1);
+    sched_model(x.s, M_B, V1 + 1, &(SchedModel){.max_batch = 1});
+    device(&x, 0, M_A, M_B, 0);
+    Task *b = task(&x, CLASS_CRITICAL, 1, M_B, 0), *a = task(&x, CLASS_BATCH, 1, M_A, 0);
+    assert_runs(&x, 0, a);
+    sched_model_pause(x.s, M_A, true);
+    done_free(&x, 0, a, 1); /* running work goes on */
+    a = task(&x, CLASS_BATCH, 1, M_A, 0);
+    assert_waits(&x, INT64_MAX);
+    sched_model_pause(x.s, M_B, false);
+    assert_runs(&x, 0, b);
+    done_free(&x, 0, b, 1);
+    sched_model_pause(x.s, M_A, false);
+    sched_model_pause(x.s, M_A, false);
+    assert_runs(&x, 0, a);
+    done_free(&x, 0, a, 1);
+    fix_close(&x);
+}
+
+static void device_goes_while_running(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    model(&x, M_A, 2);
+    device(&x, 0, M_A, 0, 0);
+    Task *a = task(&x, CLASS_STANDARD, 1, M_A, 0), *b = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 0, a, b);
+    sched_device_remove(x.s, 0);
+    sched_device_remove(x.s, 0);
+    sched_sane(x.s);
+    assert_int_equal(payer_of(x.s, 1)->flows[CLASS_STANDARD].running, 2);
+    device(&x, 0, M_A, 0, 0); /* another worker with the same number */
+    Task *c = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 0, c);
+    done(&x, 0, a, MS(7)); /* its lease ended: of the device that went */
+    SchedDeviceStats stats;
+    sched_device_stats(x.s, 0, x.now, &stats);
+    assert_int_equal(stats.running, 1);
+    assert_int_equal(payer_of(x.s, 1)->flows[CLASS_STANDARD].running, 2);
+    sched_device_remove(x.s, 0);
+    done_free(&x, 0, b, MS(7));
+    done_free(&x, 0, c, MS(7));
+    sched_task_ready(x.s, a);
+    assert_waits(&x, INT64_MAX);
+    device(&x, 5, M_A, 0, 0);
+    assert_runs(&x, 5, a);
+    done_free(&x, 5, a, MS(7));
+    assert_int_equal(payer_of(x.s, 1)->flows[CLASS_STANDARD].running, 0);
+    sched_device_stats(x.s, 77, x.now, &stats);
+    assert_int_equal(stats.running, 0);
+    fix_close(&x);
+}
+
+/* After a takeover: what runs is told, even what this policy would not mix. */
+static void adopting(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    sched_model(x.s, M_A, V1, &(SchedModel){.max_batch = 3, .continuous = true});
+    model(&x, M_B, 1);
+    device(&x, 0, M_A, M_B, 0);
+    Task *a = task(&x, CLASS_STANDARD, 1, M_A, 0), *b = task(&x, CLASS_STANDARD, 1, M_B, 0);
+    sched_task_unready(x.s, a);
+    sched_task_unready(x.s, b);
+    sched_device_adopt(x.s, 0, a, x.now);
+    sched_sane(x.s);
+    sched_device_adopt(x.s, 0, b, x.now);
+    Task *c = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_waits(&x, INT64_MAX); /* mixed: nothing joins */
+    done_free(&x, 0, b, 1);
+    assert_waits(&x, INT64_MAX);
+    done_free(&x, 0, a, 1);
+    assert_runs(&x, 0, c);
+    sched_device_adopt(x.s, 0, c, x.now); /* it does: no change */
+    SchedDeviceStats stats;
+    sched_device_stats(x.s, 0, x.now, &stats);
+    assert_int_equal(stats.running, 1);
+    device(&x, 1, M_A, 0, 0); /* its worker came back as another device */
+    int64_t vt = payer_of(x.s, 1)->flows[CLASS_STANDARD].vt;
+    sched_device_adopt(x.s, 1, c, x.now);
+    assert_int_equal(payer_of(x.s, 1)->flows[CLASS_STANDARD].vt, vt); /* charged once */
+    sched_device_stats(x.s, 0, x.now, &stats);
+    assert_int_equal(stats.running, 0);
+    sched_device_stats(x.s, 1, x.now, &stats);
+    assert_int_equal(stats.running, 1);
+    sched_sane(x.s);
+    done_free(&x, 1, c, 1);
+    fix_close(&x);
+}
+
+/* A lease that the core refused: the slot comes back, nobody pays. */
+static void refused_lease(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    model(&x, M_A, 1);
+    device(&x, 0, M_A, 0, 0);
+    Task *a = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    int64_t vt = payer_of(x.s, 1)->flows[CLASS_STANDARD].vt;
+    assert_runs(&x, 0, a);
+    assert_true(payer_of(x.s, 1)->flows[CLASS_STANDARD].vt > vt);
+    done(&x, 0, a, 0);
+    assert_int_equal(payer_of(x.s, 1)->flows[CLASS_STANDARD].vt, vt);
+    done(&x, 0, a, MS(3)); /* a charge alone */
+    assert_int_equal(payer_of(x.s, 1)->flows[CLASS_STANDARD].vt, vt + MS(3));
+    free(a);
+    fix_close(&x);
+}
+
+static void ahead(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    model(&x, M_A, 1);
+    device(&x, 0, M_A, 0, 0);
+    Task *all[200];
+    for (int i = 0; i < 100; i++) {
+        all[2 * i] = task(&x, CLASS_STANDARD, 1, M_A, 0);
+        all[2 * i + 1] = task(&x, CLASS_STANDARD, 2, M_A, 0);
+    }
+    Task *critical = task(&x, CLASS_CRITICAL, 3, M_A, 0);
+    Task *urgent = task(&x, CLASS_STANDARD, 3, M_A, SEC(5));
+    assert_int_equal(sched_ahead(x.s, critical), 0);
+    assert_int_equal(sched_ahead(x.s, urgent), 1);
+    assert_in_range(sched_ahead(x.s, all[0]), 2, 3);
+    assert_in_range(sched_ahead(x.s, all[100]), 98, 106);
+    assert_in_range(sched_ahead(x.s, all[199]), 198, 202);
+    for (int i = 0; i < 200; i++) sched_task_unready(x.s, all[i]), free(all[i]);
+    assert_int_equal(sched_ahead(x.s, critical), 0);
+    sched_task_unready(x.s, critical);
+    assert_int_equal(sched_ahead(x.s, critical), 0); /* not ready at all */
+    assert_int_equal(sched_ahead(x.s, urgent), 0);
+    sched_task_unready(x.s, urgent);
+    free(critical);
+    free(urgent);
+    fix_close(&x);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(classes_deadlines_age),
+        cmocka_unit_test(requeued_keeps_its_age),
+        cmocka_unit_test(shares_follow_weights),
+        cmocka_unit_test(idling_earns_nothing),
+        cmocka_unit_test(batches_fill_up),
+        cmocka_unit_test(batch_delay),
+        cmocka_unit_test(joins_running),
+        cmocka_unit_test(no_head_of_line),
+        cmocka_unit_test(prefers_resident),
+        cmocka_unit_test(swap_waits_until_starved),
+        cmocka_unit_test(backlogs_do_not_thrash),
+        cmocka_unit_test(memory),
+        cmocka_unit_test(pausing),
+        cmocka_unit_test(device_goes_while_running),
+        cmocka_unit_test(adopting),
+        cmocka_unit_test(refused_lease),
+        cmocka_unit_test(ahead),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
