@@ -3,7 +3,6 @@ MAKEFLAGS += --no-print-directory
 PREFIX    ?= /usr/local
 DESTDIR   ?=
 FUZZ_TIME ?= 60
-JOBS      ?= $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: all setup demo check check-full coverage fuzz models tidy lint format install clean distclean help
 .DEFAULT_GOAL := all

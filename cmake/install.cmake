@@ -8,7 +8,8 @@ install(FILES ${onnxruntime} ${HR_BUNDLED} DESTINATION lib/headrace)
 
 set(models share/headrace/models)
 if(EXISTS ${CMAKE_SOURCE_DIR}/examples/models)
-    install(DIRECTORY examples/models/ DESTINATION ${models})
+    install(DIRECTORY examples/models/ DESTINATION ${models}
+        PATTERN train EXCLUDE PATTERN __pycache__ EXCLUDE)
 endif()
 if(EXISTS ${HR_DEPS}/models)
     install(DIRECTORY ${HR_DEPS}/models/ DESTINATION ${models})

@@ -43,10 +43,15 @@ if(HR_SANITIZE)
     target_link_options(hr_options INTERFACE
         -fsanitize=${HR_SANITIZE} -Wl,--disable-new-dtags)
 elseif(HR_HARDEN AND NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
-    foreach(flag -fstack-protector-strong -fstack-clash-protection -fcf-protection=full
-                 -mbranch-protection=standard)
+    set(flags -fstack-protector-strong -fstack-clash-protection)
+    if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+        list(APPEND flags -fcf-protection=full)
+    elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+        list(APPEND flags -mbranch-protection=standard)
+    endif()
+    foreach(flag IN LISTS flags)
         string(MAKE_C_IDENTIFIER "HR_HAVE${flag}" have)
-        check_c_compiler_flag(${flag} ${have}) # some are for one processor family only
+        check_c_compiler_flag(${flag} ${have})
         if(${have})
             target_compile_options(hr_options INTERFACE ${flag})
         endif()

@@ -87,7 +87,7 @@ Try next:
   tools/demo.sh "a black coat on white background"
 
   A server that stays, in one terminal:
-    $headrace serve --data $data ${models[*]} --listen 127.0.0.1:8080
+    $headrace serve --data $demo/server ${models[*]} --listen 127.0.0.1:8080
   and in another:
     $headrace submit fashion-diffusion -i '{"prompt":"a blue bag","steps":12}' --wait -o bag.png
     curl -sS http://127.0.0.1:8080/v1/tasks -H 'Content-Type: application/json' \\

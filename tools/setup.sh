@@ -63,15 +63,10 @@ retry() { # networks and mirrors have bad moments
     return 1
 }
 
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"
-    elif command -v sudo >/dev/null; then sudo "$@"
-    else fail "this needs root, and there is no sudo: $*"
-    fi
-}
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 # A part of .deps/ is there when its stamp holds its pin; the stamp is written last.
-have()  { [ "$(cat ".deps/stamps/$1" 2>/dev/null)" = "$(echo "$2")" ]; }
+have()  { [ "$(cat ".deps/stamps/$1" 2>/dev/null)" = "$2" ]; }
 stamp() { mkdir -p .deps/stamps; echo "$2" >".deps/stamps/$1"; }
 
 check_digest() { # <file> <sha256>
@@ -98,12 +93,13 @@ esac
 
 # Elsewhere we install no packages; it's enough that everything can be found.
 unsupported() {
-    local missing='' tool module
+    local missing='' tool module modules='yyjson libllhttp libonnxruntime'
+    ! have debian13 "$DEBIAN_PINS" || modules=''
     for tool in cc cmake ninja pkg-config git curl python3; do
         command -v $tool >/dev/null || missing+=" $tool"
     done
-    for module in libuv libcrypto libcurl libcyaml yaml-0.1 libpng libxxhash cmocka yyjson \
-                  libllhttp libonnxruntime; do
+    for module in libuv libcrypto libcurl libcyaml yaml-0.1 libpng libxxhash cmocka \
+                  $modules; do
         pkg-config --exists $module 2>/dev/null || missing+=" $module"
     done
     python3 -m pytest --version >/dev/null 2>&1 || missing+=" pytest"
@@ -138,6 +134,8 @@ apt_packages() {
     done
     [ -n "$missing" ] || return 0
 
+    [ "$(id -u)" = 0 ] || command -v sudo >/dev/null ||
+        fail "root is needed, or sudo, for: apt-get install --no-install-recommends$missing"
     say "installing with apt, to build and test:$missing"
     local apt='env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300'
     # A stale list of somebody else's repository is no reason to stop; the install will tell.
@@ -194,7 +192,7 @@ CONF
             check_digest "$file" "${!digest}"
             say "  $package $got, digest checked"
         else
-            say "  $package $got: newer than the pinned $version, taken on Debian's signature"
+            say "  $package $got: the pinned $version is gone; taken on Debian's signature alone"
         fi
         dpkg-deb -x "$file" "$top/unpacked"
     done < <(xargs -n 4 <<<"$DEBIAN_PINS")

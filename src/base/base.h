@@ -1,5 +1,5 @@
-/* base.h: the face of src/base: what every other folder may use. Pure: nothing here touches the kernel
- * (but for memory, and base/log_line.h, which writes to stderr). */
+/* base.h: the face of src/base: what every other folder may use. Pure: nothing here touches the
+ * kernel (but for memory, and base/log_line.h, which writes to stderr). */
 #ifndef BASE_BASE_H
 #define BASE_BASE_H
 

@@ -1,5 +1,6 @@
-/* digest.h: SHA-256 (identity of bodies and files; OpenSSL's), and a fast 128-bit digest for payloads and the log's
- * hash chain (XXH3: finds damage and mix-ups, is no defence against a forger). */
+/* digest.h: SHA-256 (identity of bodies and files; OpenSSL's), and a fast 128-bit digest for
+ * payloads and the log's hash chain (XXH3: finds damage and mix-ups, is no defence against a
+ * forger). */
 #ifndef BASE_DIGEST_H
 #define BASE_DIGEST_H
 
@@ -25,7 +26,8 @@ bool bytes_eq_const_time(const void *a, const void *b, size_t n);
 
 Digest128 digest128(const void *p, size_t n);
 uint64_t chain64(uint64_t prev, const void *p, size_t n); /* next value of the hash chain */
-/* SipHash-2-4 (Aumasson and Bernstein, 2012): a keyed check that cannot be guessed without the key. */
+/* SipHash-2-4 (Aumasson and Bernstein, 2012): a keyed check that cannot be guessed without the key.
+ */
 uint64_t siphash(const uint8_t key[16], const void *p, size_t n);
 static inline bool digest128_eq(Digest128 a, Digest128 b)
 {

@@ -37,8 +37,10 @@ static void sift_down(Heap *h, uint32_t i, HeapNode *n)
 
 static void settle(Heap *h, uint32_t i, HeapNode *n)
 {
-    if (i > 0 && before(n, h->nodes[(i - 1) / 2])) sift_up(h, i, n);
-    else sift_down(h, i, n);
+    if (i > 0 && before(n, h->nodes[(i - 1) / 2]))
+        sift_up(h, i, n);
+    else
+        sift_down(h, i, n);
 }
 
 void heap_done(Heap *h)

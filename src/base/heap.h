@@ -1,5 +1,5 @@
-/* heap.h: a binary min-heap of intrusive nodes, ordered by (key, tie). A node knows its place, so that it can be
- * moved or removed in O(log n). */
+/* heap.h: a binary min-heap of intrusive nodes, ordered by (key, tie). A node knows its place, so
+ * that it can be moved or removed in O(log n). */
 #ifndef BASE_HEAP_H
 #define BASE_HEAP_H
 

@@ -23,9 +23,12 @@ static void put_json_text(Buf *b, Str s)
 {
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
-        if (c == '"' || c == '\\') buf_printf(b, "\\%c", c);
-        else if (c < 0x20) buf_printf(b, "\\u%04x", c);
-        else buf_putc(b, (char)c);
+        if (c == '"' || c == '\\')
+            buf_printf(b, "\\%c", c);
+        else if (c < 0x20)
+            buf_printf(b, "\\u%04x", c);
+        else
+            buf_putc(b, (char)c);
     }
 }
 
@@ -44,7 +47,8 @@ void say(SayLevel level, const char *fmt, ...)
     if (setup.format == SAY_JSON) {
         buf_puts(&line, "{\"time\":\"");
         buf_put_time(&line, ns);
-        buf_printf(&line, "\",\"level\":\"%s\",\"component\":\"%s\",\"message\":\"", names[level], setup.component);
+        buf_printf(&line, "\",\"level\":\"%s\",\"component\":\"%s\",\"message\":\"", names[level],
+                   setup.component);
         put_json_text(&line, buf_str(&text));
         buf_puts(&line, "\"}\n");
     } else {
@@ -53,7 +57,8 @@ void say(SayLevel level, const char *fmt, ...)
         buf_put_str(&line, buf_str(&text));
         buf_putc(&line, '\n');
     }
-    /* One write a line: lines of several processes do not mix. Nothing can be done when stderr is gone. */
+    /* One write a line: lines of several processes do not mix. Nothing can be done when stderr is
+     * gone. */
     ssize_t ignored = write(STDERR_FILENO, line.data, line.len);
     (void)ignored;
     buf_done(&line);

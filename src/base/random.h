@@ -1,5 +1,5 @@
-/* random.h: chance, injected. xoshiro256** (Blackman and Vigna, 2018), seeded by splitmix64: for jitter, sampling and
- * simulation, never for secrets (those come from io's random_secret). */
+/* random.h: chance, injected. xoshiro256** (Blackman and Vigna, 2018), seeded by splitmix64: for
+ * jitter, sampling and simulation, never for secrets (those come from io's random_secret). */
 #ifndef BASE_RANDOM_H
 #define BASE_RANDOM_H
 

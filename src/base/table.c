@@ -103,8 +103,9 @@ static TableNode *skip_to(TableNode *n, uint64_t hash)
     return n;
 }
 
-/* New nodes go to the new array at once, so that one hash can have nodes in both arrays: a walk that starts while
- * growing first sends the hash's old bucket over. The table is logically unchanged by that. */
+/* New nodes go to the new array at once, so that one hash can have nodes in both arrays: a walk
+ * that starts while growing first sends the hash's old bucket over. The table is logically
+ * unchanged by that. */
 TableNode *table_first(const Table *t, uint64_t hash)
 {
     if (!t->buckets) return NULL;

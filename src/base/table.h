@@ -1,5 +1,6 @@
-/* table.h: an intrusive hash table with chaining. Growth is incremental (a few buckets an insert), so that no single
- * operation pays for all. Duplicate hashes are fine: the caller compares keys while it walks. */
+/* table.h: an intrusive hash table with chaining. Growth is incremental (a few buckets an insert),
+ * so that no single operation pays for all. Duplicate hashes are fine: the caller compares keys
+ * while it walks. */
 #ifndef BASE_TABLE_H
 #define BASE_TABLE_H
 
@@ -23,8 +24,8 @@ void table_del(Table *t, TableNode *n); /* must be in */
 TableNode *table_first(const Table *t, uint64_t hash);
 TableNode *table_next(const TableNode *n);
 
-/* Walk all: *at starts at 0; NULL at the end. The table must not change meanwhile, but the node returned may be removed
- * and freed. Order is that of the buckets. */
+/* Walk all: *at starts at 0; NULL at the end. The table must not change meanwhile, but the node
+ * returned may be removed and freed. Order is that of the buckets. */
 typedef struct {
     size_t bucket;
     TableNode *next;
@@ -32,7 +33,7 @@ typedef struct {
 } TableIter;
 TableNode *table_each(const Table *t, TableIter *it);
 
-uint64_t hash_u64(uint64_t v);                 /* mixes; bijective */
-uint64_t hash_bytes(const void *p, size_t n);  /* XXH3-64; not keyed */
+uint64_t hash_u64(uint64_t v);                /* mixes; bijective */
+uint64_t hash_bytes(const void *p, size_t n); /* XXH3-64; not keyed */
 
 #endif

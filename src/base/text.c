@@ -34,8 +34,8 @@ void buf_put_time(Buf *b, int64_t unix_ns)
     time_t s = (time_t)(unix_ns / NS_PER_S);
     struct tm tm;
     CHECK(gmtime_r(&s, &tm));
-    buf_printf(b, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
-               tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(unix_ns % NS_PER_S / NS_PER_MS));
+    buf_printf(b, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900, tm.tm_mon + 1,
+               tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(unix_ns % NS_PER_S / NS_PER_MS));
 }
 
 static int two_digits(const char *p, int low, int high)
@@ -52,11 +52,14 @@ int parse_time(Str s, int64_t *ret_unix_ns)
     if (s.n < 20 || s.n >= sizeof z) return ERR_INVALID;
     memcpy(z, s.p, s.n);
     z[s.n] = 0;
-    int century = two_digits(z, 19, 99), year = two_digits(z + 2, 0, 99), month = two_digits(z + 5, 1, 12),
-        day = two_digits(z + 8, 1, 31), hour = two_digits(z + 11, 0, 23), minute = two_digits(z + 14, 0, 59),
+    int century = two_digits(z, 19, 99), year = two_digits(z + 2, 0, 99),
+        month = two_digits(z + 5, 1, 12), day = two_digits(z + 8, 1, 31),
+        hour = two_digits(z + 11, 0, 23), minute = two_digits(z + 14, 0, 59),
         second = two_digits(z + 17, 0, 60);
-    if (century < 0 || year < 0 || month < 0 || day < 0 || hour < 0 || minute < 0 || second < 0) return ERR_INVALID;
-    if (z[4] != '-' || z[7] != '-' || (z[10] != 'T' && z[10] != 't') || z[13] != ':' || z[16] != ':')
+    if (century < 0 || year < 0 || month < 0 || day < 0 || hour < 0 || minute < 0 || second < 0)
+        return ERR_INVALID;
+    if (z[4] != '-' || z[7] != '-' || (z[10] != 'T' && z[10] != 't') || z[13] != ':' ||
+        z[16] != ':')
         return ERR_INVALID;
     const char *p = z + 19;
     int64_t frac = 0, unit = NS_PER_S;
@@ -77,8 +80,12 @@ int parse_time(Str s, int64_t *ret_unix_ns)
     } else if ((*p != 'Z' && *p != 'z') || p[1]) {
         return ERR_INVALID;
     }
-    struct tm tm = {.tm_year = century * 100 + year - 1900, .tm_mon = month - 1, .tm_mday = day,
-                    .tm_hour = hour, .tm_min = minute, .tm_sec = second};
+    struct tm tm = {.tm_year = century * 100 + year - 1900,
+                    .tm_mon = month - 1,
+                    .tm_mday = day,
+                    .tm_hour = hour,
+                    .tm_min = minute,
+                    .tm_sec = second};
     int mday = tm.tm_mday;
     time_t t = timegm(&tm);
     if (tm.tm_mday != mday && second != 60) return ERR_INVALID; /* the 31st of February */
@@ -93,13 +100,20 @@ void buf_put_duration(Buf *b, int64_t ns)
         ns = -ns;
     }
     int64_t s = ns / NS_PER_S;
-    if (ns < NS_PER_MS) buf_printf(b, "%.2f ms", (double)ns / 1e6);
-    else if (ns < 10 * NS_PER_MS) buf_printf(b, "%.1f ms", (double)ns / 1e6);
-    else if (ns < NS_PER_S) buf_printf(b, "%d ms", (int)(ns / NS_PER_MS));
-    else if (s < 60) buf_printf(b, "%.1f s", (double)ns / 1e9);
-    else if (s < 3600) buf_printf(b, "%d min %d s", (int)(s / 60), (int)(s % 60));
-    else if (s < 86400) buf_printf(b, "%d h %d min", (int)(s / 3600), (int)(s % 3600 / 60));
-    else buf_printf(b, "%lld d %d h", (long long)(s / 86400), (int)(s % 86400 / 3600));
+    if (ns < NS_PER_MS)
+        buf_printf(b, "%.2f ms", (double)ns / 1e6);
+    else if (ns < 10 * NS_PER_MS)
+        buf_printf(b, "%.1f ms", (double)ns / 1e6);
+    else if (ns < NS_PER_S)
+        buf_printf(b, "%d ms", (int)(ns / NS_PER_MS));
+    else if (s < 60)
+        buf_printf(b, "%.1f s", (double)ns / 1e9);
+    else if (s < 3600)
+        buf_printf(b, "%d min %d s", (int)(s / 60), (int)(s % 60));
+    else if (s < 86400)
+        buf_printf(b, "%d h %d min", (int)(s / 3600), (int)(s % 3600 / 60));
+    else
+        buf_printf(b, "%lld d %d h", (long long)(s / 86400), (int)(s % 86400 / 3600));
 }
 
 void buf_put_size(Buf *b, uint64_t bytes)
@@ -194,7 +208,8 @@ bool utf8_valid(const void *data, size_t n)
         }
         size_t more = *p >= 0xf0 ? 3 : *p >= 0xe0 ? 2 : 1;
         if (*p < 0xc2 || *p > 0xf4 || (size_t)(end - p) <= more) return false;
-        uint8_t low = 0x80, high = 0xbf; /* of the second byte: no overlong forms, no surrogates, ≤ U+10FFFF */
+        uint8_t low = 0x80,
+                high = 0xbf; /* of the second byte: no overlong forms, no surrogates, ≤ U+10FFFF */
         if (*p == 0xe0) low = 0xa0;
         if (*p == 0xed) high = 0x9f;
         if (*p == 0xf0) low = 0x90;

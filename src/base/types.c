@@ -7,24 +7,42 @@
 const char *err_text(int err)
 {
     switch ((Err)err) {
-    case ERR_OK: return "ok";
-    case ERR_NOMEM: return "out of memory";
-    case ERR_IO: return "input/output error";
-    case ERR_NOSPC: return "disk full";
-    case ERR_CORRUPT: return "corrupt data";
-    case ERR_INVALID: return "invalid";
-    case ERR_LIMIT: return "over a limit";
-    case ERR_NOT_FOUND: return "not found";
-    case ERR_EXISTS: return "exists already";
-    case ERR_AGAIN: return "not now";
-    case ERR_UNSUPPORTED: return "not supported by this version";
-    case ERR_LOCKED: return "locked by another process";
-    case ERR_READONLY: return "read-only";
-    case ERR_CLOSED: return "closed";
-    case ERR_TIMEOUT: return "timed out";
-    case ERR_CANCELED: return "canceled";
-    case ERR_UNKNOWN: return "outcome unknown";
-    case ERR_PERMISSION: return "permission denied";
+    case ERR_OK:
+        return "ok";
+    case ERR_NOMEM:
+        return "out of memory";
+    case ERR_IO:
+        return "input/output error";
+    case ERR_NOSPC:
+        return "disk full";
+    case ERR_CORRUPT:
+        return "corrupt data";
+    case ERR_INVALID:
+        return "invalid";
+    case ERR_LIMIT:
+        return "over a limit";
+    case ERR_NOT_FOUND:
+        return "not found";
+    case ERR_EXISTS:
+        return "exists already";
+    case ERR_AGAIN:
+        return "not now";
+    case ERR_UNSUPPORTED:
+        return "not supported by this version";
+    case ERR_LOCKED:
+        return "locked by another process";
+    case ERR_READONLY:
+        return "read-only";
+    case ERR_CLOSED:
+        return "closed";
+    case ERR_TIMEOUT:
+        return "timed out";
+    case ERR_CANCELED:
+        return "canceled";
+    case ERR_UNKNOWN:
+        return "outcome unknown";
+    case ERR_PERMISSION:
+        return "permission denied";
     }
     return "unknown error";
 }
@@ -38,7 +56,8 @@ void check_failed(const char *cond, const char *file, int line)
 
 static _Noreturn void out_of_memory(size_t size)
 {
-    fprintf(stderr, "headrace: out of memory (%zu bytes); stopping, nothing acknowledged is lost\n", size);
+    fprintf(stderr, "headrace: out of memory (%zu bytes); stopping, nothing acknowledged is lost\n",
+            size);
     fflush(stderr);
     abort();
 }

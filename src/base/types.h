@@ -8,43 +8,43 @@
 #include <stdint.h>
 #include <sys/param.h> /* MIN, MAX: libuv's header brings these very ones */
 
-#define HR_MUST_CHECK __attribute__((warn_unused_result))
+#define HR_MUST_CHECK        __attribute__((warn_unused_result))
 #define HR_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define HR_COLD __attribute__((cold))
+#define HR_COLD              __attribute__((cold))
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
 /* The struct that holds `member` at `ptr`. */
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #define NS_PER_US INT64_C(1000)
 #define NS_PER_MS INT64_C(1000000)
-#define NS_PER_S INT64_C(1000000000)
+#define NS_PER_S  INT64_C(1000000000)
 
 #define KIB ((size_t)1024)
 #define MIB (KIB * 1024)
 #define GIB (MIB * 1024)
 
-/* Weather: what can go wrong without anybody's mistake. Functions that can fail return 0 or one of these
- * (always negative), and leave their ret_ outputs untouched on failure. */
+/* Weather: what can go wrong without anybody's mistake. Functions that can fail return 0 or one of
+ * these (always negative), and leave their ret_ outputs untouched on failure. */
 typedef enum {
     ERR_OK = 0,
-    ERR_NOMEM = -1,       /* memory, or a configured bound on it */
-    ERR_IO = -2,          /* the device or the kernel failed */
-    ERR_NOSPC = -3,       /* the disk is full */
-    ERR_CORRUPT = -4,     /* data below a proven position does not check */
-    ERR_INVALID = -5,     /* input that breaks its format */
-    ERR_LIMIT = -6,       /* input over a limit */
+    ERR_NOMEM = -1,   /* memory, or a configured bound on it */
+    ERR_IO = -2,      /* the device or the kernel failed */
+    ERR_NOSPC = -3,   /* the disk is full */
+    ERR_CORRUPT = -4, /* data below a proven position does not check */
+    ERR_INVALID = -5, /* input that breaks its format */
+    ERR_LIMIT = -6,   /* input over a limit */
     ERR_NOT_FOUND = -7,
     ERR_EXISTS = -8,
-    ERR_AGAIN = -9,       /* not now: full queue, nothing there yet */
+    ERR_AGAIN = -9,        /* not now: full queue, nothing there yet */
     ERR_UNSUPPORTED = -10, /* a version or a feature that this build does not know */
-    ERR_LOCKED = -11,     /* somebody else holds it */
+    ERR_LOCKED = -11,      /* somebody else holds it */
     ERR_READONLY = -12,
-    ERR_CLOSED = -13,     /* the other end is gone */
+    ERR_CLOSED = -13, /* the other end is gone */
     ERR_TIMEOUT = -14,
     ERR_CANCELED = -15,
-    ERR_UNKNOWN = -16,    /* the outcome is not known: it may or may not have happened */
+    ERR_UNKNOWN = -16, /* the outcome is not known: it may or may not have happened */
     ERR_PERMISSION = -17,
 } Err;
 
@@ -72,13 +72,13 @@ typedef struct {
     size_t n;
 } Str;
 
-#define STR(lit) ((Str){(lit), sizeof(lit) - 1})
+#define STR(lit)   ((Str){(lit), sizeof(lit) - 1})
 #define STR_ARG(s) (int)(s).n, (s).p /* for "%.*s" */
 
-Str str_from(const char *z);        /* borrows z; NULL gives the empty string */
+Str str_from(const char *z); /* borrows z; NULL gives the empty string */
 bool str_eq(Str a, Str b);
 bool str_eqz(Str a, const char *z);
-int str_cmp(Str a, Str b);          /* bytewise, as memcmp, shorter first */
+int str_cmp(Str a, Str b); /* bytewise, as memcmp, shorter first */
 bool str_starts(Str s, Str prefix);
 
 #endif

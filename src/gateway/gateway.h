@@ -1,7 +1,8 @@
-/* gateway.h: the HTTP API. It turns bytes into typed requests, asks the shard through GatewayPorts, and renders the
- * answers; it decides nothing about tasks. One thread: the shard's loop.
+/* gateway.h: the HTTP API. It turns bytes into typed requests, asks the shard through GatewayPorts,
+ * and renders the answers; it decides nothing about tasks. One thread: the shard's loop.
  *
- * Nothing leaves before it is durable: an answer that depends on a record is held until gateway_durable says so. */
+ * Nothing leaves before it is durable: an answer that depends on a record is held until
+ * gateway_durable says so. */
 #ifndef GATEWAY_GATEWAY_H
 #define GATEWAY_GATEWAY_H
 
@@ -46,30 +47,39 @@ typedef struct {
 } WorkerHello;
 
 typedef enum {
-    REPORT_STARTED, REPORT_PROGRESS, REPORT_CHECKPOINT, REPORT_LOG, REPORT_RESULT, REPORT_ERROR, REPORT_RELEASED,
-    REPORT_PONG, REPORT_LOADED, REPORT_UNLOADED, REPORT_LOAD_FAILED
+    REPORT_STARTED,
+    REPORT_PROGRESS,
+    REPORT_CHECKPOINT,
+    REPORT_LOG,
+    REPORT_RESULT,
+    REPORT_ERROR,
+    REPORT_RELEASED,
+    REPORT_PONG,
+    REPORT_LOADED,
+    REPORT_UNLOADED,
+    REPORT_LOAD_FAILED
 } ReportKind;
 
 typedef struct {
     ReportKind kind;
-    WorkerHeld lease;              /* of the task it is about */
+    WorkerHeld lease; /* of the task it is about */
     uint32_t step, steps;
-    uint64_t unit, file_no;        /* CHECKPOINT */
-    Str text;                      /* LOG: the text; LOAD_FAILED, ERROR: the message */
-    Str output;                    /* RESULT: JSON text, ≤ TASK_INLINE_MAX */
-    const uint64_t *files;         /* RESULT: file numbers in the output */
+    uint64_t unit, file_no; /* CHECKPOINT */
+    Str text;               /* LOG: the text; LOAD_FAILED, ERROR: the message */
+    Str output;             /* RESULT: JSON text, ≤ TASK_INLINE_MAX */
+    const uint64_t *files;  /* RESULT: file numbers in the output */
     size_t files_len;
-    FailCode fail;                 /* ERROR */
+    FailCode fail; /* ERROR */
     bool retryable;
     Usage usage;
-    const WorkerHeld *held;        /* PONG: tokens only (task_no 0) */
+    const WorkerHeld *held; /* PONG: tokens only (task_no 0) */
     size_t held_len;
-    uint32_t device;               /* telemetry */
+    uint32_t device; /* telemetry */
     Str model, version;
     int64_t load_ns;
     uint64_t memory_bytes;
     uint32_t max_batch;
-    int64_t unit_ns[9];            /* of batches 1, 2, 4 … 256; 0 = not measured */
+    int64_t unit_ns[9]; /* of batches 1, 2, 4 … 256; 0 = not measured */
 } WorkerReport;
 
 typedef enum {
@@ -77,99 +87,114 @@ typedef enum {
     REPORT_DUPLICATE, /* on record already */
     REPORT_FENCED,    /* the token is stale */
     REPORT_INVALID,
-    REPORT_RETRY      /* not now (the log has no room): "retry", the worker sends it again */
+    REPORT_RETRY /* not now (the log has no room): "retry", the worker sends it again */
 } ReportAnswer;
 
 /* ---- what the shard offers ---- */
 
 typedef struct {
-    size_t ahead;                  /* ready tasks before it; SIZE_MAX: unknown */
-    int64_t estimated_start_ns;    /* 0: unknown */
+    size_t ahead;               /* ready tasks before it; SIZE_MAX: unknown */
+    int64_t estimated_start_ns; /* 0: unknown */
 } QueueEstimate;
 
 typedef struct GatewayPorts {
     void *ctx;
     Core *(*core)(void *ctx);
-    int64_t (*now_ns)(void *ctx);             /* shard time */
-    /* CODE_OK, or why no new work is taken: CODE_NO_LEADER, CODE_LOG_STALLED, CODE_DISK_FULL, with detail and retry_after_ms. */
+    int64_t (*now_ns)(void *ctx); /* shard time */
+    /* CODE_OK, or why no new work is taken: CODE_NO_LEADER, CODE_LOG_STALLED, CODE_DISK_FULL, with
+     * detail and retry_after_ms. */
     Decision (*accepting)(void *ctx);
-    uint64_t (*last_seq)(void *ctx);          /* of the last applied record */
+    uint64_t (*last_seq)(void *ctx); /* of the last applied record */
     uint64_t (*durable_seq)(void *ctx);
 
     /* Each decides and applies at once; the answer must wait for last_seq() to be durable. */
     Decision (*submit)(void *ctx, const SubmitSpec *s);
     Decision (*cancel)(void *ctx, uint64_t no);
     Decision (*forget)(void *ctx, uint64_t no);
-    Decision (*put_file)(void *ctx, Str id, Str tenant, uint64_t size, const Sha256 *sha256, Str name, Str type,
-                         uint64_t owner_task);
+    Decision (*put_file)(void *ctx, Str id, Str tenant, uint64_t size, const Sha256 *sha256,
+                         Str name, Str type, uint64_t owner_task);
     Decision (*delete_file)(void *ctx, uint64_t file_no);
     Decision (*pause_model)(void *ctx, Str name, bool paused);
-    Decision (*worker_order)(void *ctx, Str worker_id, Str order /* "drain", "cordon", "uncordon" */);
+    Decision (*worker_order)(void *ctx, Str worker_id,
+                             Str order /* "drain", "cordon", "uncordon" */);
 
-    /* Workers. id_out receives "worker_…" (NUL-terminated); refused and stale are appended as JSON arrays' contents. */
-    Decision (*worker_hello)(void *ctx, const WorkerHello *h, char id_out[40], Buf *refused_json, Buf *stale_json);
+    /* Workers. id_out receives "worker_…" (NUL-terminated); refused and stale are appended as JSON
+     * arrays' contents. */
+    Decision (*worker_hello)(void *ctx, const WorkerHello *h, char id_out[40], Buf *refused_json,
+                             Buf *stale_json);
     bool (*worker_known)(void *ctx, Str worker_id);
     void (*worker_stream)(void *ctx, Str worker_id, bool open); /* its stream opened or closed */
     ReportAnswer (*worker_report)(void *ctx, Str worker_id, const WorkerReport *r, Buf *detail);
-    bool (*worker_holds)(void *ctx, Str worker_id, uint64_t task_no); /* may it read that task's files? */
+    bool (*worker_holds)(void *ctx, Str worker_id,
+                         uint64_t task_no); /* may it read that task's files? */
     bool (*lease_is_live)(void *ctx, uint64_t task_no, uint64_t token);
 
     /* Reading. */
     QueueEstimate (*estimate)(void *ctx, const Task *t);
-    void (*workers_json)(void *ctx, Str only_id /* empty: all, as an array */, Buf *ret); /* empty ret: not found */
-    void (*model_json)(void *ctx, const ModelEntry *m, Buf *ret); /* extra members: ,"loaded_on":[…],"load_ms":…,… */
-    void (*queues_json)(void *ctx, Buf *ret);                     /* an array */
-    void (*task_log)(void *ctx, uint64_t task_no, Buf *ret);      /* what the model printed (bounded, volatile) */
-    void (*metrics)(void *ctx, Buf *ret);                         /* the shard's part of /metrics */
-    bool (*ready)(void *ctx, Buf *why_not);                       /* /readyz */
+    void (*workers_json)(void *ctx, Str only_id /* empty: all, as an array */,
+                         Buf *ret); /* empty ret: not found */
+    void (*model_json)(void *ctx, const ModelEntry *m,
+                       Buf *ret); /* extra members: ,"loaded_on":[…],"load_ms":…,… */
+    void (*queues_json)(void *ctx, Buf *ret); /* an array */
+    void (*task_log)(void *ctx, uint64_t task_no,
+                     Buf *ret);             /* what the model printed (bounded, volatile) */
+    void (*metrics)(void *ctx, Buf *ret);   /* the shard's part of /metrics */
+    bool (*ready)(void *ctx, Buf *why_not); /* /readyz */
 } GatewayPorts;
 
 /* ---- options ---- */
 
 typedef struct {
     char name[64];
-    Sha256 sha256;               /* of the key */
+    Sha256 sha256; /* of the key */
     char tenant[64];
-    uint32_t scopes;             /* SCOPE_* */
-    int64_t expires_ns;          /* 0: never */
+    uint32_t scopes;    /* SCOPE_* */
+    int64_t expires_ns; /* 0: never */
 } GatewayKey;
 enum { SCOPE_SUBMIT = 1, SCOPE_READ = 2, SCOPE_OPERATE = 4, SCOPE_ADMIN = 8, SCOPE_WORKER = 16 };
 
 typedef struct {
-    const char *listen;          /* "HOST:PORT"; port 0 takes a free one */
-    const char *files_dir;       /* where file contents lie; made when missing */
-    const GatewayKey *keys;      /* without any key but the worker's, the server must listen on loopback */
+    const char *listen;    /* "HOST:PORT"; port 0 takes a free one */
+    const char *files_dir; /* where file contents lie; made when missing */
+    const GatewayKey
+        *keys; /* without any key but the worker's, the server must listen on loopback */
     size_t keys_len;
-    GatewayKey worker_key;       /* of `serve`'s own workers */
-    bool insecure_http;          /* keys over plain HTTP off loopback: refused unless set */
-    size_t body_max;             /* 8 MiB */
-    uint64_t file_max;           /* 1 GiB */
-    uint32_t connections_max;    /* 10,000 */
-    uint32_t idle_timeout_ms;    /* 60,000 */
-    uint32_t header_timeout_ms;  /* 10,000: a request's head must be whole by then */
-    double tenant_rate;          /* submits a second a tenant; 0: no limit */
+    GatewayKey worker_key;      /* of `serve`'s own workers */
+    bool insecure_http;         /* keys over plain HTTP off loopback: refused unless set */
+    size_t body_max;            /* 8 MiB */
+    uint64_t file_max;          /* 1 GiB */
+    uint32_t connections_max;   /* 10,000 */
+    uint32_t idle_timeout_ms;   /* 60,000 */
+    uint32_t header_timeout_ms; /* 10,000: a request's head must be whole by then */
+    double tenant_rate;         /* submits a second a tenant; 0: no limit */
 } GatewayOptions;
 void gateway_options_default(GatewayOptions *o);
 
 /* ---- life ---- */
 
-int gateway_open(uv_loop_t *loop, const GatewayOptions *o, const GatewayPorts *ports, Gateway **ret, Buf *why) HR_MUST_CHECK;
-const char *gateway_address(const Gateway *g); /* "http://127.0.0.1:8700", the bound one; borrowed */
-void gateway_drain(Gateway *g);  /* no new connections; waits (long polls, streams) are answered now; keep-alive ends */
+int gateway_open(uv_loop_t *loop, const GatewayOptions *o, const GatewayPorts *ports, Gateway **ret,
+                 Buf *why) HR_MUST_CHECK;
+const char *
+gateway_address(const Gateway *g); /* "http://127.0.0.1:8700", the bound one; borrowed */
+void gateway_drain(Gateway *g); /* no new connections; waits (long polls, streams) are answered now;
+                                   keep-alive ends */
 bool gateway_idle(const Gateway *g); /* nothing is held or in flight */
-void gateway_close(Gateway *g);  /* everything; run the loop until its handles are closed; then gateway_free */
+void gateway_close(
+    Gateway *g); /* everything; run the loop until its handles are closed; then gateway_free */
 void gateway_free(Gateway *g);
 
 /* ---- what the shard tells ---- */
 
-void gateway_durable(Gateway *g, uint64_t seq);                            /* held answers up to seq leave */
-void gateway_task_changed(Gateway *g, Task *t, const TaskEvent *e);        /* watchers: polls and event streams */
+void gateway_durable(Gateway *g, uint64_t seq); /* held answers up to seq leave */
+void gateway_task_changed(Gateway *g, Task *t,
+                          const TaskEvent *e); /* watchers: polls and event streams */
 void gateway_task_progress(Gateway *g, Task *t);
 void gateway_task_leaving(Gateway *g, Task *t);
-void gateway_file_leaving(Gateway *g, const File *f);                      /* unlink its content once durable */
-/* A line (with its newline) for a worker's stream, sent once hold_seq is durable; dropped when no stream is open. */
+void gateway_file_leaving(Gateway *g, const File *f); /* unlink its content once durable */
+/* A line (with its newline) for a worker's stream, sent once hold_seq is durable; dropped when no
+ * stream is open. */
 void gateway_worker_send(Gateway *g, Str worker_id, Str line, uint64_t hold_seq);
-void gateway_worker_kick(Gateway *g, Str worker_id);                       /* closes its stream */
+void gateway_worker_kick(Gateway *g, Str worker_id); /* closes its stream */
 
 /* The API's JSON of a task (with input when asked), for gateway and webhooks alike. */
 void gateway_task_json(Gateway *g, const Task *t, bool with_input, Buf *ret);

@@ -1,13 +1,14 @@
-/* log.h: the durable log of one shard: open, replay, claim, append, commit, snapshot. This is the interface every backend
- * offers; segment files (segment.c) are the first.
+/* log.h: the durable log of one shard: open, replay, claim, append, commit, snapshot. This is the
+ * interface every backend offers; segment files (segment.c) are the first.
  *
- * Appending and committing are apart: the shard's thread appends frames to the open group (memory only); the log's thread
- * (log_thread.c), or the simulator, commits the group: one write, one fdatasync. No effect may leave before the commit that
- * covers its record has returned 0. */
+ * Appending and committing are apart: the shard's thread appends frames to the open group (memory
+ * only); the log's thread (log_thread.c), or the simulator, commits the group: one write, one
+ * fdatasync. No effect may leave before the commit that covers its record has returned 0. */
 #ifndef LOG_LOG_H
 #define LOG_LOG_H
 
 #include "base/base.h"
+#include "io/clock.h"
 #include "io/disk.h"
 #include "wire/frame.h"
 
@@ -15,20 +16,25 @@ typedef struct Log Log;
 
 typedef struct {
     uint32_t shard;
-    uint64_t segment_bytes;  /* default 64 MiB; tiny in tests (≥ 4 KiB) */
-    uint64_t reserve_bytes;  /* kept free for results, cancels and releases when the disk fills; default 1 segment */
-} LogOptions;
+    uint64_t segment_bytes; /* default 64 MiB; tiny in tests (≥ 4 KiB) */
+    uint64_t reserve_bytes; /* kept free for results, cancels and releases when the disk fills;
+                               default ¼ segment */
+    Clock *clock;           /* NULL: the real one */
+    uint64_t seed; /* of the chance in generations; 0: the kernel's. A simulation gives one */
+} LogOptions;      /* all zeros: the defaults */
 
-/* Opens (makes when empty) the log below disk's "log/" and takes its lock file. Finds and checks segments and the newest
- * valid snapshot. why: on failure text for people: file, offset, what is wrong, how to go on. ERR_LOCKED, ERR_CORRUPT
- * (a bad frame below a proven synced position: acknowledged data is damaged), ERR_UNSUPPORTED (newer format), ERR_READONLY,
- * ERR_NOSPC, ERR_IO. */
+/* Opens (makes when empty) the log below disk's "log/" and takes its lock file. Finds and checks
+ * segments and the newest valid snapshot. why: on failure text for people: file, offset, what is
+ * wrong, how to go on. ERR_LOCKED, ERR_CORRUPT (a bad frame below a proven synced position:
+ * acknowledged data is damaged), ERR_UNSUPPORTED (newer format), ERR_READONLY, ERR_NOSPC, ERR_IO.
+ */
 int log_open(Disk *disk, const LogOptions *options, Log **ret, Buf *why) HR_MUST_CHECK;
 void log_close(Log *log); /* the commit thread must have ended; accepts NULL */
 
-/* Replay, once, before the first append: the snapshot's bytes in pieces (if there is one), then every frame that follows it
- * in order (those that do not count are left out; the torn tail is cut off and reported by log_torn_bytes). A callback that
- * returns an error stops the replay with it. *at: where the log stands at the end. */
+/* Replay, once, before the first append: the snapshot's bytes in pieces (if there is one), then
+ * every frame that follows it in order (those that do not count are left out; the torn tail is cut
+ * off and reported by log_torn_bytes). A callback that returns an error stops the replay with it.
+ * *at: where the log stands at the end. */
 typedef struct {
     void *ctx;
     int (*snapshot)(void *ctx, const LogPoint *covers, Str piece); /* an empty piece ends it */
@@ -39,54 +45,73 @@ uint64_t log_torn_bytes(const Log *log);
 
 /* ---- the shard's thread ---- */
 
-/* Adds a sealed frame to the open group (copied). ERR_NOSPC: refused, nothing appended (`reserved` frames may use the reserved
- * room); ERR_AGAIN: the open group is full (LOG_GROUP_MAX), commit first; ERR_CLOSED: the log has failed. */
+/* Adds a sealed frame to the open group (copied). last_seq: of its last record. All but 0: nothing
+ * was appended. ERR_NOSPC: the disk is full, and was so at the last attempt, at most 1 s ago
+ * (`reserved` frames may use the reserved room). ERR_AGAIN: the open group is full (LOG_GROUP_MAX),
+ * or room must be allocated first: the next commit does that, and log_has_pending says that it is
+ * wanted (a commit thread is woken); append again after it. ERR_CLOSED: the log has failed.
+ * ERR_INVALID: the frame would not count at its place (our mistake: it must never be acknowledged).
+ * Also frame_read's errors. */
 #define LOG_GROUP_MAX (32 * MIB)
 int log_append(Log *log, Str frame, uint64_t last_seq, bool reserved) HR_MUST_CHECK;
-bool log_has_pending(const Log *log);   /* appended, not yet taken by a commit */
+bool log_has_pending(
+    const Log *log); /* appended and not yet taken by a commit, or room is wanted */
 uint64_t log_appended_seq(const Log *log);
 
 /* ---- the committing thread: at most one call at a time ---- */
 
-/* Writes and syncs the group that is open now (frames appended meanwhile go into the next one). 0: *ret_seq is durable.
- * ERR_NOSPC cannot happen here (room is taken at append). Any error is fatal: the log refuses everything from then on, and
- * the process must stop being the leader; what was in the group is of unknown outcome. Without pending frames it writes an empty group
- * (so that the unproven tail is never older than the caller's idle interval). */
+/* Writes and syncs the group that is open now (frames appended meanwhile go into the next one). 0:
+ * *ret_seq is durable. A full disk cannot be met here (room is taken at append; but for filesystems
+ * that copy on write). Any error is fatal: the log answers everything with ERR_CLOSED from then on,
+ * and the process must stop being the leader; what was in the group is of unknown outcome. Without
+ * pending frames it writes one empty group, which proves the tail durable, unless the last group
+ * was empty already: so call it again when idle for 50 ms (LogThread does). Then it allocates room
+ * ahead. */
 int log_commit(Log *log, uint64_t *ret_seq) HR_MUST_CHECK;
 
 /* Any thread. */
 uint64_t log_durable_seq(const Log *log);
 
 typedef struct {
-    uint64_t segments, bytes;         /* on disk */
+    uint64_t segments, bytes; /* on disk */
     uint64_t commits, committed_frames, committed_bytes;
     int64_t commit_ns_last, commit_ns_sum;
-    uint64_t snapshot_seq;            /* covers every record below; 0 = none */
+    uint64_t snapshot_seq; /* covers every record below; 0 = none */
 } LogStats;
 void log_stats(const Log *log, LogStats *ret);
 
 /* ---- the commit thread: group commit with a queue of one ---- */
 
 typedef struct LogThread LogThread;
-/* on_durable(ctx, seq) and on_failed(ctx, err) are called on the commit thread: they only wake the shard's loop. */
-int log_thread_start(Log *log, void (*on_durable)(void *ctx, uint64_t seq), void (*on_failed)(void *ctx, int err),
-                     void *ctx, LogThread **ret) HR_MUST_CHECK;
-void log_thread_wake(LogThread *t);  /* something was appended */
-void log_thread_stop(LogThread *t);  /* commits what is pending, then ends the thread; accepts NULL */
+/* on_durable(ctx, seq) and on_failed(ctx, err) are called on the commit thread: they only wake the
+ * shard's loop. */
+int log_thread_start(Log *log, void (*on_durable)(void *ctx, uint64_t seq),
+                     void (*on_failed)(void *ctx, int err), void *ctx,
+                     LogThread **ret) HR_MUST_CHECK;
+void log_thread_wake(LogThread *t); /* something was appended */
+void log_thread_stop(
+    LogThread *t); /* commits what is pending, then ends the thread; accepts NULL */
 
-/* ---- snapshots: a background thread folds the previous one and the sealed segments into a new one ---- */
+/* ---- snapshots: a background thread folds the previous one and the sealed segments into a new one
+ * ---- */
 
-/* Is it worth while? True when sealed segments not covered by the newest snapshot hold at least min_bytes. */
+/* Is it worth while? True when sealed segments not covered by the newest snapshot hold at least
+ * min_bytes, or are 64 or more (each start of the process seals one, however small). */
 bool log_snapshot_due(const Log *log, uint64_t min_bytes);
 
-/* Replays, on the calling (background) thread, the newest snapshot and then every sealed segment, never the live one; ret_at: where
- * that ends. Safe beside appends and commits. */
+/* Replays, on the calling (background) thread, the newest snapshot and then every sealed segment,
+ * never the live one; ret_at: where that ends. Safe beside appends and commits. */
 int log_replay_sealed(Log *log, const LogReplay *r, LogPoint *ret_at, Buf *why) HR_MUST_CHECK;
 
 typedef struct LogSnapshot LogSnapshot;
 int log_snapshot_begin(Log *log, const LogPoint *covers, LogSnapshot **ret) HR_MUST_CHECK;
 int log_snapshot_put(LogSnapshot *s, Str piece) HR_MUST_CHECK;
-/* Durable (fsync, rename, directory fsync), then older snapshots and the segments it covers are recycled. Frees s. */
+/* Piece boundaries are not kept: a replay gives the same bytes in pieces of at most 64 KiB. An
+ * error stays: log_snapshot_put and commit give it again. */
+/* Durable (fsync, read again and checked, rename, directory fsync); then all but the two newest
+ * snapshots go, and the segments that a replay from the older of them does not need are recycled:
+ * one damaged snapshot costs time, not data. Before there are two, no segment goes. Frees s, also
+ * on failure. */
 int log_snapshot_commit(LogSnapshot *s) HR_MUST_CHECK;
 void log_snapshot_abandon(LogSnapshot *s);
 
@@ -95,11 +120,13 @@ void log_snapshot_abandon(LogSnapshot *s);
 typedef struct {
     void *ctx;
     /* One line of text a segment, snapshot, group or frame; frame is NULL but for frames. */
-    void (*item)(void *ctx, const char *file, uint64_t offset, const char *what, const Frame *frame);
-    void (*fault)(void *ctx, const char *file, uint64_t offset, bool acknowledged, const char *what);
+    void (*item)(void *ctx, const char *file, uint64_t offset, const char *what,
+                 const Frame *frame);
+    void (*fault)(void *ctx, const char *file, uint64_t offset, bool acknowledged,
+                  const char *what);
 } LogScan;
-/* Reads everything; 0 = no fault below a synced position (a torn tail above it is reported with acknowledged = false);
- * ERR_CORRUPT. */
+/* Reads everything; 0 = no fault below a synced position (a torn tail above it is reported with
+ * acknowledged = false); ERR_CORRUPT. */
 int log_scan(Disk *disk, const LogScan *scan) HR_MUST_CHECK;
 
 #endif

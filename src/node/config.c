@@ -68,6 +68,7 @@ void config_done(Config *c)
 {
     config_clear_models(c);
     mem_free(c->file);
+    mem_free(c->lines);
     mem_free(c->listen);
     mem_free(c->data_dir);
     mem_free(c->onnxruntime);
@@ -136,61 +137,72 @@ int config_set(Config *c, const char *key, Str value, bool fresh, const char *wh
     }
     if (fresh && f->kind == KIND_PATHS) config_clear_models(c);
     config_set_value(&k, 0, f, c, value);
+    if (c->lines) c->lines[f - config_fields] = 0; /* the file no longer has the word */
     return config_problems_end(&k);
+}
+
+/* A problem of a key's value, with its line when the value came from the file. */
+HR_PRINTF(5, 6)
+static void unfit(Checker *k, const Config *c, const char *section, const char *name,
+                  const char *fmt, ...)
+{
+    const Field *f = config_field(section, str_from(name));
+    unsigned line = c->lines ? c->lines[f - config_fields] : 0;
+    Buf text = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    buf_vprintf(&text, fmt, ap);
+    va_end(ap);
+    k->file = line ? c->file : NULL;
+    config_problem(k, line, f, "%s", buf_z(&text));
+    buf_done(&text);
 }
 
 static void check_listen(Checker *k, const Config *c)
 {
-    const Field *f = config_field("", STR("listen"));
     Str host;
     uint16_t port;
     if (config_split_listen(str_from(c->listen), &host, &port) || config_is_loopback(host)) return;
     if (c->keys_len == 0)
-        config_problem(k, 0, f,
-                       "%s needs at least one key under keys: (headrace key new makes one), or "
-                       "listen on 127.0.0.1",
-                       c->listen);
+        unfit(k, c, "", "listen",
+              "%s needs at least one key under keys: (headrace key new makes one), or listen on "
+              "127.0.0.1",
+              c->listen);
     else if (!c->insecure_http)
-        config_problem(k, 0, f,
-                       "%s would take keys in clear text: listen on 127.0.0.1 behind a proxy "
-                       "that speaks TLS, or set insecure_http: true on a network you trust",
-                       c->listen);
+        unfit(k, c, "", "listen",
+              "%s would take keys in clear text: listen on 127.0.0.1 behind a proxy that speaks "
+              "TLS, or set insecure_http: true on a network you trust",
+              c->listen);
 }
 
 static void check_paths(Checker *k, const Config *c)
 {
     struct stat st;
     for (size_t i = 0; i < c->models_len; i++)
-        if (!is_dir(c->models[i]))
-            config_problem(k, 0, config_field("", STR("models")), "'%s' is no folder",
-                           c->models[i]);
+        if (!is_dir(c->models[i])) unfit(k, c, "", "models", "'%s' is no folder", c->models[i]);
     if (c->onnxruntime && stat(c->onnxruntime, &st) != 0)
-        config_problem(k, 0, config_field("", STR("onnxruntime")), "'%s': %s", c->onnxruntime,
-                       strerror(errno));
+        unfit(k, c, "", "onnxruntime", "'%s': %s", c->onnxruntime, strerror(errno));
     if (stat(c->data_dir, &st) == 0 && !S_ISDIR(st.st_mode))
-        config_problem(k, 0, config_field("", STR("data")), "'%s' is a file, not a folder",
-                       c->data_dir);
+        unfit(k, c, "", "data", "'%s' is a file, not a folder", c->data_dir);
 }
 
 int config_check(const Config *c, Buf *why)
 {
-    Checker k = {.file = c->file, .why = why};
+    Checker k = {.why = why};
     check_listen(&k, c);
     check_paths(&k, c);
     if (c->timeouts.ping_s * 2 > c->timeouts.lease_s)
-        config_problem(
-            &k, 0, config_field("timeouts", STR("ping")),
-            "%u s is more than half of timeouts.lease (%u s): a slow answer would lose the lease",
-            c->timeouts.ping_s, c->timeouts.lease_s);
+        unfit(&k, c, "timeouts", "ping",
+              "%u s is more than half of timeouts.lease (%u s): a slow answer would lose the lease",
+              c->timeouts.ping_s, c->timeouts.lease_s);
     if (c->retry.backoff_first_ms > c->retry.backoff_max_ms)
-        config_problem(&k, 0, config_field("retry", STR("backoff_first")),
-                       "%u ms is longer than retry.backoff_max (%u ms)", c->retry.backoff_first_ms,
-                       c->retry.backoff_max_ms);
+        unfit(&k, c, "retry", "backoff_first", "%u ms is longer than retry.backoff_max (%u ms)",
+              c->retry.backoff_first_ms, c->retry.backoff_max_ms);
     for (size_t i = 0; i < c->keys_len; i++)
         for (size_t o = 0; o < i; o++)
             if (!memcmp(&c->keys[i].sha256, &c->keys[o].sha256, sizeof(Sha256)))
-                config_problem(&k, 0, config_field("keys", STR("sha256")),
-                               "'%s' and '%s' are the same key", c->keys[o].name, c->keys[i].name);
+                unfit(&k, c, "", "keys", "'%s' and '%s' have the same sha256: they are one key",
+                      c->keys[o].name, c->keys[i].name);
     return config_problems_end(&k);
 }
 

@@ -10,7 +10,7 @@
 #include "gateway/gateway.h"
 
 #define CONFIG_PROBLEMS_MAX 20
-#define CONFIG_FILE_MAX (1 * MIB)
+#define CONFIG_FILE_MAX     (1 * MIB)
 
 typedef struct {
     char name[64];
@@ -20,10 +20,11 @@ typedef struct {
 } ConfigTenant;
 
 typedef struct Config {
-    char *file;     /* the file it was read from; NULL: none */
-    char *listen;   /* "HOST:PORT", checked; port 0 takes a free one */
-    char *data_dir; /* need not exist yet */
-    char **models;  /* model repositories, in order; may be empty: then there is only `echo` */
+    char *file;      /* the file it was read from; NULL: none */
+    uint32_t *lines; /* of the file, by key: inside config*.c */
+    char *listen;    /* "HOST:PORT", checked; port 0 takes a free one */
+    char *data_dir;  /* need not exist yet */
+    char **models;   /* model repositories, in order; may be empty: then there is only `echo` */
     size_t models_len;
     char *onnxruntime; /* path of libonnxruntime.so; NULL: look in the usual places */
     bool insecure_http;
@@ -37,10 +38,10 @@ typedef struct Config {
         uint64_t body_max; /* bytes of a request's body */
         uint64_t file_max; /* bytes of one file */
         uint32_t connections_max;
-        uint64_t queue_max;          /* queued tasks in all: then queue_full */
-        uint64_t tenant_queued_max;  /* queued tasks of one tenant */
-        uint64_t finished_max;       /* finished tasks kept in memory */
-        uint64_t finished_bytes_max; /* … and bytes of their inputs and outputs */
+        uint64_t queue_max;            /* queued tasks in all: then queue_full */
+        uint64_t tenant_queued_max;    /* queued tasks of one tenant */
+        uint64_t finished_max;         /* finished tasks kept in memory */
+        uint64_t finished_bytes_max;   /* … and bytes of their inputs and outputs */
         uint64_t idempotency_keys_max; /* of one tenant */
         double submit_rate;            /* submits a second of one tenant; 0: no limit */
         uint32_t worker_losses_max;    /* leases lost without the task's fault before it fails */

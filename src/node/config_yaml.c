@@ -176,6 +176,7 @@ static void read_section(Checker *k, yaml_document_t *doc, const char *section, 
         Str name = scalar_of(key);
         const Field *f = config_field(section, name);
         if (f) {
+            c->lines[f - config_fields] = line_of(value);
             read_field(k, doc, f, c, value);
         } else if (!*section && is_section(name)) {
             char z[32];
@@ -235,6 +236,7 @@ int config_parse(Str yaml, const char *file, const char *dir, Config *ret, Buf *
     Checker k = {.file = file, .dir = dir, .why = why};
     config_defaults(&c);
     c.file = mem_dup(file, strlen(file));
+    c.lines = mem_new(config_fields_len * sizeof *c.lines);
     yaml_parser_t parser;
     CHECK(yaml_parser_initialize(&parser));
     yaml_parser_set_input_string(&parser, (const unsigned char *)yaml.p, yaml.n);

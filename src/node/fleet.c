@@ -1,11 +1,13 @@
-/* fleet.c: the workers: who they are, which devices they have, which leases they hold. All of it is volatile; what must last
- * (leases, models, flags) is in the core.
+/* fleet.c: the workers: who they are, which devices they have, which leases they hold. All of it is
+ * volatile; what must last (leases, models, flags) is in the core.
  *
- *  F1  A Lease stands for a live token whose holder is known; leases of workers that have not come back after a restart have
- *      none, and end by time.
- *  F2  Suspicion only stops new dispatch. A lease ends by its holder's word, by its process's end (when it is ours), by the
- *      holder's own hello that no longer names it, or by time: nothing else.
- *  F3  A device is open to the scheduler exactly while its worker has a stream and is neither draining, cordoned nor suspected. */
+ *  F1  A Lease stands for a live token whose holder is known; leases of workers that have not
+ *      come back after a restart have none, and end by time.
+ *  F2  Suspicion only stops new dispatch. A lease ends by its holder's word, by its process's end
+ *      (when it is ours), by the holder's own hello that no longer names it, or by time: nothing
+ *      else.
+ *  F3  A device is open to the scheduler exactly while its worker has a stream and is neither
+ *      draining, cordoned nor suspected. */
 #include "node/inside.h"
 
 #include <stdio.h>
@@ -14,8 +16,8 @@
 #include "wire/json.h"
 
 #define SUSPECT_PINGS 3
-#define GONE_NS (60 * NS_PER_S) /* a worker without stream and leases is forgotten after it */
-#define DEVICES_MAX 64          /* of one worker */
+#define GONE_NS       (60 * NS_PER_S) /* a worker without stream and leases is forgotten after it */
+#define DEVICES_MAX   64              /* of one worker */
 
 Fleet *fleet_new(Shard *s)
 {
@@ -44,7 +46,8 @@ void fleet_free(Fleet *f)
 {
     if (!f) return;
     TableNode *n;
-    for (TableIter it = {0}; (n = table_each(&f->leases, &it));) mem_free(CONTAINER_OF(n, Lease, by_token));
+    for (TableIter it = {0}; (n = table_each(&f->leases, &it));)
+        mem_free(CONTAINER_OF(n, Lease, by_token));
     for (TableIter it = {0}; (n = table_each(&f->models, &it));) {
         ModelState *m = CONTAINER_OF(n, ModelState, by_name);
         mem_free(m->problem);
@@ -58,7 +61,7 @@ void fleet_free(Fleet *f)
     table_done(&f->leases);
     table_done(&f->models);
     table_done(&f->logs);
-    LIST_FOR(w, &f->workers, Worker, in_fleet) worker_free(w);
+    LIST_FOR (w, &f->workers, Worker, in_fleet) worker_free(w);
     mem_free(f->devices);
     buf_done(&f->line);
     mem_free(f);
@@ -94,8 +97,11 @@ ModelState *fleet_model(Fleet *f, Sym name, Sym version)
 
 void fleet_model_announce(Fleet *f, const ModelState *m)
 {
-    SchedModel sm = {.max_batch = MAX(m->max_batch, 1u), .batch_delay_ms = m->batch_delay_ms,
-                     .continuous = m->continuous, .memory_bytes = m->memory_bytes, .load_ns = m->load_ns};
+    SchedModel sm = {.max_batch = MAX(m->max_batch, 1u),
+                     .batch_delay_ms = m->batch_delay_ms,
+                     .continuous = m->continuous,
+                     .memory_bytes = m->memory_bytes,
+                     .load_ns = m->load_ns};
     sched_model(f->shard->sched, m->name, m->version, &sm);
 }
 
@@ -105,7 +111,8 @@ void fleet_lead(Fleet *f)
     size_t n = core_models(f->shard->core, &models);
     for (size_t i = 0; i < n; i++) {
         fleet_model_announce(f, fleet_model(f, models[i].name, models[i].version));
-        if (core_flag(f->shard->core, STR("model_paused"), core_sym(f->shard->core, models[i].name)))
+        if (core_flag(f->shard->core, STR("model_paused"),
+                      core_sym(f->shard->core, models[i].name)))
             sched_model_pause(f->shard->sched, models[i].name, true);
     }
 }
@@ -152,10 +159,12 @@ void fleet_release(Fleet *f, uint64_t no, uint64_t token, FailCode cause, bool b
     (void)core_release(s->core, no, token, cause, burn, (Usage){0}, shard_now_ns(s), &s->builder);
     Decision d;
     /* Where the log refuses, the lease ends by time. */
-    if (!shard_commit(s, true, &d)) say_warn("a lease could not be ended now (%s); it ends by itself", d.detail);
+    if (!shard_commit(s, true, &d))
+        say_warn("a lease could not be ended now (%s); it ends by itself", d.detail);
 }
 
-static void send_cancel(Fleet *f, Worker *w, const Task *t, uint64_t token, const char *why, uint64_t hold_seq)
+static void send_cancel(Fleet *f, Worker *w, const Task *t, uint64_t token, const char *why,
+                        uint64_t hold_seq)
 {
     TaskIdText id;
     core_task_id(f->shard->core, t, &id);
@@ -190,14 +199,14 @@ void fleet_task_leaving(Fleet *f, const Task *t)
 
 Worker *fleet_worker(const Fleet *f, Str id)
 {
-    LIST_FOR(w, &f->workers, Worker, in_fleet)
+    LIST_FOR (w, &f->workers, Worker, in_fleet)
         if (str_eqz(id, w->id)) return w;
     return NULL;
 }
 
 static Worker *worker_named(const Fleet *f, Str name)
 {
-    LIST_FOR(w, &f->workers, Worker, in_fleet)
+    LIST_FOR (w, &f->workers, Worker, in_fleet)
         if (str_eqz(name, w->name)) return w;
     return NULL;
 }
@@ -215,7 +224,8 @@ void fleet_worker_send(Fleet *f, Worker *w, Str line, uint64_t hold_seq)
 void fleet_open_devices(Fleet *f, Worker *w)
 {
     bool open = w->stream && !w->draining && !w->cordoned && !w->suspected;
-    for (uint32_t i = 0; i < w->devices_len; i++) sched_device_open(f->shard->sched, w->devices[i]->id, open); /* F3 */
+    for (uint32_t i = 0; i < w->devices_len; i++)
+        sched_device_open(f->shard->sched, w->devices[i]->id, open); /* F3 */
 }
 
 static void detach_devices(Fleet *f, Worker *w)
@@ -235,7 +245,7 @@ void fleet_worker_remove(Fleet *f, Worker *w, FailCode cause, bool burn)
 {
     w->stream = false;
     fleet_open_devices(f, w);
-    LIST_FOR(l, &w->leases, Lease, in_worker) fleet_release(f, l->no, l->token, cause, burn);
+    LIST_FOR (l, &w->leases, Lease, in_worker) fleet_release(f, l->no, l->token, cause, burn);
     if (w->leases_len) return; /* the log refused: by time, then fleet_look removes it */
     detach_devices(f, w);
     list_del(&w->in_fleet);
@@ -277,8 +287,7 @@ static void model_info(const WorkerModel *m, Buf *ret)
 
 static bool held_by_another(const Fleet *f, const Worker *but, Sym name, Sym version)
 {
-    LIST_FOR(w, &f->workers, Worker, in_fleet)
-    {
+    LIST_FOR (w, &f->workers, Worker, in_fleet) {
         if (w == but || !w->stream) continue;
         for (uint32_t i = 0; i < w->models_len; i++)
             if (w->models[i].name == name && w->models[i].version == version) return true;
@@ -286,7 +295,8 @@ static bool held_by_another(const Fleet *f, const Worker *but, Sym name, Sym ver
     return false;
 }
 
-/* A digest counts for the whole cell: another one is taken only when nobody else holds the old one. */
+/* A digest counts for the whole cell: another one is taken only when nobody else holds the old one.
+ */
 static bool take_model(Fleet *f, Worker *w, const WorkerModel *m, Buf *refused)
 {
     Shard *s = f->shard;
@@ -298,11 +308,12 @@ static bool take_model(Fleet *f, Worker *w, const WorkerModel *m, Buf *refused)
         json_put_str(refused, m->name);
         buf_puts(refused, ",\"version\":");
         json_put_str(refused, m->version);
-        buf_puts(refused, ",\"why\":\"its digest differs from the one other workers have; give it a new version\"}");
+        buf_puts(refused, ",\"why\":\"other workers have it with another digest; "
+                          "give it a new version\"}");
         return false;
     }
     if (differs)
-        say_warn("model %.*s:%.*s changed on disk since it was last seen; give changed models a new version",
+        say_warn("model %.*s:%.*s has changed on disk; better give changed models a new version",
                  STR_ARG(m->name), STR_ARG(m->version));
     Buf info = {0};
     model_info(m, &info);
@@ -340,10 +351,12 @@ static void take_running(Fleet *f, Worker *w, const WorkerHello *h, Buf *stale_j
         Device *d = NULL;
         for (uint32_t k = 0; k < w->devices_len; k++)
             if (t && w->devices[k]->index == t->device) d = w->devices[k];
-        if (!t || t->token != r->token || !d || t->state != TASK_RUNNING || fleet_lease(f, r->token)) {
+        if (!t || t->token != r->token || !d || t->state != TASK_RUNNING ||
+            fleet_lease(f, r->token)) {
             stale(stale_json, r->token);
             if (t && t->token == r->token && t->state != TASK_RUNNING)
-                fleet_release(f, t->no, t->token, FAIL_NONE, false); /* canceled meanwhile: its slot is free */
+                fleet_release(f, t->no, t->token, FAIL_NONE,
+                              false); /* canceled meanwhile: its slot is free */
             continue;
         }
         fleet_lease_add(f, w, d, t, t->token);
@@ -359,17 +372,18 @@ static bool still_held(const WorkerHello *h, uint64_t token)
     return false;
 }
 
-/* The same process comes back: what it no longer names it never got or has dropped; the rest is taken up again. */
+/* The same process comes back: what it no longer names it never got or has dropped; the rest is
+ * taken up again. */
 static void forget_former(Fleet *f, Worker *w, const WorkerHello *h)
 {
     Shard *s = f->shard;
-    LIST_FOR(l, &w->leases, Lease, in_worker)
-    {
+    LIST_FOR (l, &w->leases, Lease, in_worker) {
         if (!still_held(h, l->token)) {
             fleet_release(f, l->no, l->token, FAIL_WORKER_LOST, false);
             continue;
         }
-        Task *t = core_task(s->core, l->no); /* the token lives on: only its volatile side is made anew */
+        Task *t = core_task(s->core,
+                            l->no); /* the token lives on: only its volatile side is made anew */
         sched_device_done(s->sched, l->device->id, t, 0, shard_now_ns(s));
         l->device->running--;
         table_del(&f->leases, &l->by_token);
@@ -413,22 +427,26 @@ static Worker *worker_for(Fleet *f, const WorkerHello *h)
     list_init(&w->leases);
     name_worker(f, w, h->name);
     new_id(w->id);
-    /* The id survives a restart of the server: the worker knows it, and its leases are found by number. */
-    if (h->former_id.n && h->former_id.n < sizeof w->id) snprintf(w->id, sizeof w->id, "%.*s", STR_ARG(h->former_id));
+    /* The id survives a restart of the server: the worker knows it, and its leases are found by
+     * number. */
+    if (h->former_id.n && h->former_id.n < sizeof w->id)
+        snprintf(w->id, sizeof w->id, "%.*s", STR_ARG(h->former_id));
     list_push_back(&f->workers, &w->in_fleet);
     f->workers_len++;
     w->since_ns = shard_now_ns(f->shard);
     return w;
 }
 
-Decision fleet_hello(Fleet *f, const WorkerHello *h, char id_out[40], Buf *refused_json, Buf *stale_json)
+Decision fleet_hello(Fleet *f, const WorkerHello *h, char id_out[40], Buf *refused_json,
+                     Buf *stale_json)
 {
     Shard *s = f->shard;
     Decision d = {.code = CODE_OK};
     if (s->failed || !s->leading) return shard_accepting(s);
     if (h->devices_len == 0 || h->devices_len > DEVICES_MAX) {
         d = (Decision){.code = CODE_INVALID_REQUEST};
-        snprintf(d.detail, sizeof d.detail, "devices: %zu given; a worker has 1 to %d", h->devices_len, DEVICES_MAX);
+        snprintf(d.detail, sizeof d.detail, "devices: %zu given; a worker has 1 to %d",
+                 h->devices_len, DEVICES_MAX);
         return d;
     }
     Worker *w = worker_for(f, h);
@@ -445,12 +463,13 @@ Decision fleet_hello(Fleet *f, const WorkerHello *h, char id_out[40], Buf *refus
     w->cordoned = core_flag(s->core, STR("worker_cordoned"), str_from(w->name));
     w->seen_ns = shard_now_ns(s);
     w->devices = mem_grow(w->devices, h->devices_len * sizeof *w->devices);
-    for (size_t i = 0; i < h->devices_len; i++) w->devices[w->devices_len++] = device_add(f, w, &h->devices[i]);
+    for (size_t i = 0; i < h->devices_len; i++)
+        w->devices[w->devices_len++] = device_add(f, w, &h->devices[i]);
     for (size_t i = 0; i < h->models_len; i++) (void)take_model(f, w, &h->models[i], refused_json);
     take_running(f, w, h, stale_json);
     snprintf(id_out, 40, "%s", w->id);
-    say_info("worker %s (%s): %u device(s), %u model(s), %u task(s) running", w->name, w->id, w->devices_len,
-             w->models_len, w->leases_len);
+    say_info("worker %s (%s): %u device(s), %u model(s), %u task(s) running", w->name, w->id,
+             w->devices_len, w->models_len, w->leases_len);
     return d;
 }
 
@@ -487,7 +506,8 @@ Decision fleet_order(Fleet *f, Str worker_id, Str order)
     if (!w) w = worker_named(f, worker_id);
     if (!w) {
         d.code = CODE_NOT_FOUND;
-        snprintf(d.detail, sizeof d.detail, "no worker '%.*s'; GET /v1/workers lists them", STR_ARG(worker_id));
+        snprintf(d.detail, sizeof d.detail, "no worker '%.*s'; GET /v1/workers lists them",
+                 STR_ARG(worker_id));
         return d;
     }
     if (str_eqz(order, "drain")) {
@@ -513,8 +533,7 @@ void fleet_process_ended(Fleet *f, Str worker_name, bool crashed, bool crash_loo
 
 void fleet_drain(Fleet *f)
 {
-    LIST_FOR(w, &f->workers, Worker, in_fleet)
-    {
+    LIST_FOR (w, &f->workers, Worker, in_fleet) {
         w->draining = true;
         fleet_open_devices(f, w);
     }
@@ -528,7 +547,7 @@ size_t fleet_running(const Fleet *f)
 size_t fleet_streams(const Fleet *f)
 {
     size_t n = 0;
-    LIST_FOR(w, &f->workers, Worker, in_fleet) n += w->stream;
+    LIST_FOR (w, &f->workers, Worker, in_fleet) n += w->stream;
     return n;
 }
 
@@ -537,8 +556,7 @@ size_t fleet_streams(const Fleet *f)
 /* A worker that does not let go of a task that ended under it holds a device for nothing. */
 static void look_at_void_leases(Fleet *f, Worker *w, int64_t now)
 {
-    LIST_FOR(l, &w->leases, Lease, in_worker)
-    {
+    LIST_FOR (l, &w->leases, Lease, in_worker) {
         if (!l->void_since_ns) continue;
         if (now - l->void_since_ns < VOID_GRACE_NS) {
             f->next_look_ns = MIN(f->next_look_ns, l->void_since_ns + VOID_GRACE_NS);
@@ -556,16 +574,17 @@ int64_t fleet_look(Fleet *f, int64_t now)
     int64_t ping_ns = (int64_t)f->shard->options.ping_s * NS_PER_S;
     if (now < f->next_look_ns) return f->next_look_ns;
     f->next_look_ns = now + ping_ns;
-    LIST_FOR(w, &f->workers, Worker, in_fleet)
-    {
+    LIST_FOR (w, &f->workers, Worker, in_fleet) {
         if (!w->stream) {
-            if (w->leases_len == 0 && now - w->seen_ns > GONE_NS) fleet_worker_remove(f, w, FAIL_NONE, false);
+            if (w->leases_len == 0 && now - w->seen_ns > GONE_NS)
+                fleet_worker_remove(f, w, FAIL_NONE, false);
             continue;
         }
         bool suspected = now - w->seen_ns > SUSPECT_PINGS * ping_ns;
         if (suspected != w->suspected) {
             w->suspected = suspected;
-            if (suspected) say_warn("worker %s has not answered for a while: no new work for it", w->name);
+            if (suspected)
+                say_warn("worker %s has not answered for a while: no new work for it", w->name);
             fleet_open_devices(f, w);
         }
         look_at_void_leases(f, w, now);

@@ -29,12 +29,15 @@ static void put_task(Fleet *f, const Task *t, int64_t now, Buf *b)
                        (unsigned long long)t->extra->checkpoint_unit, file->id);
     }
     buf_puts(b, ",\"input\":");
-    if (t->input.bytes) buf_put(b, t->input.bytes, t->input.len);
-    else buf_puts(b, "null");
+    if (t->input.bytes)
+        buf_put(b, t->input.bytes, t->input.len);
+    else
+        buf_puts(b, "null");
     buf_putc(b, '}');
 }
 
-/* The batch could not be leased: its tasks go back to the ready queues (those that still are ready). */
+/* The batch could not be leased: its tasks go back to the ready queues (those that still are
+ * ready). */
 static void put_back(Fleet *f, const SchedDecision *d)
 {
     Shard *s = f->shard;
@@ -54,8 +57,11 @@ static bool lease_batch(Fleet *f, const SchedDecision *d, Device *device)
     uint64_t batch = s->at.next_seq;
     uint32_t given = 0;
     for (size_t i = 0; i < d->tasks_len; i++) {
-        LeaseSpec l = {.no = d->tasks[i]->no, .worker = str_from(device->worker->name),
-                       .device = (uint16_t)device->index, .batch = batch, .batch_size = (uint32_t)d->tasks_len};
+        LeaseSpec l = {.no = d->tasks[i]->no,
+                       .worker = str_from(device->worker->name),
+                       .device = (uint16_t)device->index,
+                       .batch = batch,
+                       .batch_size = (uint32_t)d->tasks_len};
         if (core_lease(s->core, &l, now, &s->builder).code == CODE_OK) given++;
     }
     Decision refused;
@@ -111,8 +117,11 @@ int64_t fleet_dispatch(Fleet *f)
         if (d->act == SCHED_NONE) return wake;
         CHECK(d->device < f->devices_len && f->devices[d->device]);
         Device *device = f->devices[d->device];
-        if (d->act == SCHED_UNLOAD) send_load(f, d, device, "unload");
-        else if (d->act == SCHED_LOAD) send_load(f, d, device, "load");
-        else if (!lease_batch(f, d, device)) return s->retry_ns;
+        if (d->act == SCHED_UNLOAD)
+            send_load(f, d, device, "unload");
+        else if (d->act == SCHED_LOAD)
+            send_load(f, d, device, "load");
+        else if (!lease_batch(f, d, device))
+            return s->retry_ns;
     }
 }

@@ -32,10 +32,13 @@ static void device_json(Fleet *f, const Device *d, Buf *b)
     int64_t age = st.busy_ns + st.idle_ns;
     buf_printf(b, "{\"index\":%u,", d->index);
     put_name(b, "kind", str_from(d->kind));
-    buf_printf(b, ",\"memory_bytes\":%llu,\"threads\":%u,\"running\":%u,\"finished\":%llu,\"busy_s\":%.3f,"
-                  "\"idle_s\":%.3f,\"idle_share\":%.4f,\"loaded\":[",
-               (unsigned long long)d->memory_bytes, d->threads, d->running, (unsigned long long)d->finished_total,
-               seconds(st.busy_ns), seconds(st.idle_ns), age ? (double)st.idle_ns / (double)age : 0.0);
+    buf_printf(
+        b,
+        ",\"memory_bytes\":%llu,\"threads\":%u,\"running\":%u,\"finished\":%llu,\"busy_s\":%.3f,"
+        "\"idle_s\":%.3f,\"idle_share\":%.4f,\"loaded\":[",
+        (unsigned long long)d->memory_bytes, d->threads, d->running,
+        (unsigned long long)d->finished_total, seconds(st.busy_ns), seconds(st.idle_ns),
+        age ? (double)st.idle_ns / (double)age : 0.0);
     for (uint32_t i = 0; i < d->residents_len; i++) {
         const Resident *r = &d->residents[i];
         buf_puts(b, i ? ",{" : "{");
@@ -60,8 +63,8 @@ static void worker_json(Fleet *f, const Worker *w, Buf *b)
     put_name(b, "status", str_from(standing(w)));
     buf_putc(b, ',');
     put_name(b, "runtime", str_from(w->runtime));
-    buf_printf(b, ",\"pid\":%lld,\"models\":%u,\"running\":%u,\"connected_at\":", (long long)w->pid, w->models_len,
-               w->leases_len);
+    buf_printf(b, ",\"pid\":%lld,\"models\":%u,\"running\":%u,\"connected_at\":", (long long)w->pid,
+               w->models_len, w->leases_len);
     json_put_time(b, w->since_ns);
     buf_puts(b, ",\"seen_at\":");
     json_put_time(b, w->seen_ns);
@@ -82,8 +85,7 @@ void fleet_workers_json(Fleet *f, Str only_id, Buf *ret)
     }
     bool first = true;
     buf_putc(ret, '[');
-    LIST_FOR(w, &f->workers, Worker, in_fleet)
-    {
+    LIST_FOR (w, &f->workers, Worker, in_fleet) {
         if (!first) buf_putc(ret, ',');
         first = false;
         worker_json(f, w, ret);
@@ -99,8 +101,7 @@ void fleet_model_json(Fleet *f, const ModelEntry *m, Buf *b)
     uint32_t able = 0;
     bool first = true;
     buf_puts(b, ",\"loaded_on\":[");
-    LIST_FOR(w, &f->workers, Worker, in_fleet)
-    {
+    LIST_FOR (w, &f->workers, Worker, in_fleet) {
         bool has = false;
         for (uint32_t i = 0; i < w->models_len; i++)
             has |= w->models[i].name == m->name && w->models[i].version == m->version;
@@ -117,8 +118,9 @@ void fleet_model_json(Fleet *f, const ModelEntry *m, Buf *b)
     }
     buf_printf(b, "],\"workers\":%u", able);
     if (!st) return;
-    buf_printf(b, ",\"max_batch\":%u,\"batch_delay_ms\":%u,\"continuous\":%s,\"memory_bytes\":%llu", st->max_batch,
-               st->batch_delay_ms, st->continuous ? "true" : "false", (unsigned long long)st->memory_bytes);
+    buf_printf(b, ",\"max_batch\":%u,\"batch_delay_ms\":%u,\"continuous\":%s,\"memory_bytes\":%llu",
+               st->max_batch, st->batch_delay_ms, st->continuous ? "true" : "false",
+               (unsigned long long)st->memory_bytes);
     if (st->load_ns) buf_printf(b, ",\"load_ms\":%.1f", (double)st->load_ns / 1e6);
     if (st->run_ns) buf_printf(b, ",\"run_ms\":%.3f", (double)st->run_ns / 1e6);
     buf_puts(b, ",\"unit_ms\":{");
@@ -153,7 +155,8 @@ void fleet_queues_json(Fleet *f, Buf *ret)
     size_t len = 0, looked = 0;
     int64_t now = shard_now_ns(f->shard);
     uint64_t live = core_count(c, TASK_QUEUED) + core_count(c, TASK_RUNNING);
-    for (Task *t = core_older(c, UINT64_MAX); t && live && looked < QUEUE_LOOK_MAX; t = core_older(c, t->no), looked++) {
+    for (Task *t = core_older(c, UINT64_MAX); t && live && looked < QUEUE_LOOK_MAX;
+         t = core_older(c, t->no), looked++) {
         if (task_state_terminal((TaskState)t->state)) continue;
         live--;
         size_t i = 0;
@@ -162,11 +165,14 @@ void fleet_queues_json(Fleet *f, Buf *ret)
             rows = mem_grow(rows, (len + 1) * sizeof *rows);
             rows[len++] = (QueueRow){.model = t->model, .version = t->version};
         }
-        if (t->state == TASK_RUNNING) rows[i].running++;
-        else if (!t->ready) rows[i].delayed++;
+        if (t->state == TASK_RUNNING)
+            rows[i].running++;
+        else if (!t->ready)
+            rows[i].delayed++;
         else {
             rows[i].ready[t->class]++;
-            rows[i].oldest_ns = rows[i].oldest_ns ? MIN(rows[i].oldest_ns, t->created_ns) : t->created_ns;
+            rows[i].oldest_ns = rows[i].oldest_ns ? MIN(rows[i].oldest_ns, t->created_ns)
+                                                  : t->created_ns;
         }
     }
     buf_putc(ret, '[');
@@ -182,9 +188,11 @@ void fleet_queues_json(Fleet *f, Buf *ret)
             buf_printf(ret, "%s\"%s\":%llu", k ? "," : "", task_class_name((TaskClass)k),
                        (unsigned long long)rows[i].ready[k]);
         }
-        buf_printf(ret, "},\"queued\":%llu,\"delayed\":%llu,\"running\":%llu,\"oldest_age_s\":%.3f}",
+        buf_printf(ret,
+                   "},\"queued\":%llu,\"delayed\":%llu,\"running\":%llu,\"oldest_age_s\":%.3f}",
                    (unsigned long long)queued, (unsigned long long)rows[i].delayed,
-                   (unsigned long long)rows[i].running, rows[i].oldest_ns ? seconds(now - rows[i].oldest_ns) : 0.0);
+                   (unsigned long long)rows[i].running,
+                   rows[i].oldest_ns ? seconds(now - rows[i].oldest_ns) : 0.0);
     }
     buf_putc(ret, ']');
     mem_free(rows);
@@ -199,10 +207,11 @@ QueueEstimate fleet_estimate(const Fleet *f, const Task *t)
     e.ahead = sched_ahead(f->shard->sched, t);
     const ModelState *m = fleet_model_find(f, t->model, t->version);
     size_t devices = 0;
-    LIST_FOR(w, &f->workers, Worker, in_fleet)
+    LIST_FOR (w, &f->workers, Worker, in_fleet)
         if (w->stream) devices += w->devices_len;
     if (m && m->run_ns && devices)
-        e.estimated_start_ns = shard_now_ns(f->shard) + (int64_t)e.ahead * m->run_ns / (int64_t)(devices * m->max_batch);
+        e.estimated_start_ns = shard_now_ns(f->shard) +
+                               (int64_t)e.ahead * m->run_ns / (int64_t)(devices * m->max_batch);
     return e;
 }
 
@@ -253,10 +262,12 @@ void fleet_metrics(Fleet *f, Buf *b)
         const char *name = f->devices[i]->worker->name;
         buf_puts(b, "headrace_device_seconds_total{worker=");
         json_put_str(b, str_from(name));
-        buf_printf(b, ",device=\"%u\",state=\"busy\"} %.3f\n", f->devices[i]->index, seconds(st.busy_ns));
+        buf_printf(b, ",device=\"%u\",state=\"busy\"} %.3f\n", f->devices[i]->index,
+                   seconds(st.busy_ns));
         buf_puts(b, "headrace_device_seconds_total{worker=");
         json_put_str(b, str_from(name));
-        buf_printf(b, ",device=\"%u\",state=\"idle\"} %.3f\n", f->devices[i]->index, seconds(st.idle_ns));
+        buf_printf(b, ",device=\"%u\",state=\"idle\"} %.3f\n", f->devices[i]->index,
+                   seconds(st.idle_ns));
     }
     LogStats log;
     log_stats(s->log, &log);

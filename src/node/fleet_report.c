@@ -1,4 +1,5 @@
-/* fleet_report.c: what workers say. Reports re-enter at the front: each is decided by the core and answered once it is durable. */
+/* fleet_report.c: what workers say. Reports re-enter at the front: each is decided by the core and
+ * answered once it is durable. */
 #include "node/inside.h"
 
 #include <string.h>
@@ -40,12 +41,12 @@ static ReportAnswer result(Fleet *f, const WorkerReport *r, Buf *detail)
         average(&m->run_ns, r->usage.run_ns);
         m->succeeded++;
     }
-    Decision d = core_succeed(c, r->lease.task_no, r->lease.token, r->output, r->files, r->files_len, r->usage,
-                              &f->shard->builder);
+    Decision d = core_succeed(c, r->lease.task_no, r->lease.token, r->output, r->files,
+                              r->files_len, r->usage, &f->shard->builder);
     /* A result that cannot be kept is the model's failure: the task must not hang on it. */
     if (d.code == CODE_TOO_LARGE)
-        d = core_fail(c, r->lease.task_no, r->lease.token, FAIL_BAD_OUTPUT, false, str_from(d.detail), r->usage,
-                      shard_now_ns(f->shard), &f->shard->builder);
+        d = core_fail(c, r->lease.task_no, r->lease.token, FAIL_BAD_OUTPUT, false,
+                      str_from(d.detail), r->usage, shard_now_ns(f->shard), &f->shard->builder);
     return settle(f, d, detail);
 }
 
@@ -54,15 +55,16 @@ static ReportAnswer error(Fleet *f, const WorkerReport *r, Buf *detail)
     Core *c = f->shard->core;
     const Task *t = core_task(c, r->lease.task_no);
     if (t && t->token == r->lease.token) model_of(f, t)->failed++;
-    Decision d = core_fail(c, r->lease.task_no, r->lease.token, r->fail, r->retryable, r->text, r->usage,
-                           shard_now_ns(f->shard), &f->shard->builder);
+    Decision d = core_fail(c, r->lease.task_no, r->lease.token, r->fail, r->retryable, r->text,
+                           r->usage, shard_now_ns(f->shard), &f->shard->builder);
     return settle(f, d, detail);
 }
 
 static ReportAnswer progress(Fleet *f, const WorkerReport *r)
 {
     Shard *s = f->shard;
-    if (!core_progress(s->core, r->lease.task_no, r->lease.token, r->step, r->steps)) return REPORT_FENCED;
+    if (!core_progress(s->core, r->lease.task_no, r->lease.token, r->step, r->steps))
+        return REPORT_FENCED;
     core_renew(s->core, r->lease.task_no, r->lease.token, shard_now_ns(s));
     s->out.task_progress(s->out.ctx, core_task(s->core, r->lease.task_no));
     return REPORT_ACCEPTED;
@@ -122,7 +124,8 @@ static Device *device_of(Worker *w, uint32_t index)
     return NULL;
 }
 
-static void resident_set(Device *d, Sym name, Sym version, const WorkerReport *r /* NULL: not any more */)
+static void resident_set(Device *d, Sym name, Sym version,
+                         const WorkerReport *r /* NULL: not any more */)
 {
     for (uint32_t i = 0; i < d->residents_len; i++) {
         if (d->residents[i].name != name || d->residents[i].version != version) continue;
@@ -159,7 +162,8 @@ static ReportAnswer telemetry(Fleet *f, Worker *w, const WorkerReport *r, Buf *d
     } else if (r->kind == REPORT_LOAD_FAILED) {
         mem_free(m->problem);
         m->problem = mem_dup(r->text.p, MIN(r->text.n, (size_t)TASK_MESSAGE_MAX));
-        say_warn("worker %s cannot load %.*s:%.*s: %s", w->name, STR_ARG(r->model), STR_ARG(r->version), m->problem);
+        say_warn("worker %s cannot load %.*s:%.*s: %s", w->name, STR_ARG(r->model),
+                 STR_ARG(r->version), m->problem);
     }
     return REPORT_ACCEPTED;
 }
@@ -173,22 +177,32 @@ ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *d
     w->seen_ns = shard_now_ns(s);
     switch (r->kind) {
     case REPORT_STARTED:
-        return core_renew(s->core, r->lease.task_no, r->lease.token, w->seen_ns) ? REPORT_ACCEPTED : REPORT_FENCED;
-    case REPORT_PROGRESS: return progress(f, r);
-    case REPORT_LOG: return log_text(f, r);
+        return core_renew(s->core, r->lease.task_no, r->lease.token, w->seen_ns) ? REPORT_ACCEPTED
+                                                                                 : REPORT_FENCED;
+    case REPORT_PROGRESS:
+        return progress(f, r);
+    case REPORT_LOG:
+        return log_text(f, r);
     case REPORT_CHECKPOINT:
-        return settle(f, core_checkpoint(s->core, r->lease.task_no, r->lease.token, r->unit, r->file_no, &s->builder),
+        return settle(f,
+                      core_checkpoint(s->core, r->lease.task_no, r->lease.token, r->unit,
+                                      r->file_no, &s->builder),
                       detail);
-    case REPORT_RESULT: return result(f, r, detail);
-    case REPORT_ERROR: return error(f, r, detail);
+    case REPORT_RESULT:
+        return result(f, r, detail);
+    case REPORT_ERROR:
+        return error(f, r, detail);
     case REPORT_RELEASED:
-        return settle(f, core_release(s->core, r->lease.task_no, r->lease.token, FAIL_NONE, false, r->usage,
-                                      w->seen_ns, &s->builder),
+        return settle(f,
+                      core_release(s->core, r->lease.task_no, r->lease.token, FAIL_NONE, false,
+                                   r->usage, w->seen_ns, &s->builder),
                       detail);
-    case REPORT_PONG: return pong(f, r);
+    case REPORT_PONG:
+        return pong(f, r);
     case REPORT_LOADED:
     case REPORT_UNLOADED:
-    case REPORT_LOAD_FAILED: return telemetry(f, w, r, detail);
+    case REPORT_LOAD_FAILED:
+        return telemetry(f, w, r, detail);
     }
     CHECK(!"a report kind");
     return REPORT_INVALID;

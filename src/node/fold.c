@@ -37,8 +37,10 @@ int fold_run(Log *log, const CoreLimits *limits, Buf *why)
     if (!err) err = log_snapshot_begin(log, &at, &snapshot);
     if (!err) {
         err = core_snapshot(core, put_piece, snapshot);
-        if (!err) err = log_snapshot_commit(snapshot);
-        else log_snapshot_abandon(snapshot);
+        if (!err)
+            err = log_snapshot_commit(snapshot);
+        else
+            log_snapshot_abandon(snapshot);
     }
     core_free(core);
     return err;
@@ -50,8 +52,8 @@ static void *run(void *arg)
     Buf why = {0};
     f->err = fold_run(f->log, &f->limits, &why);
     if (f->err)
-        say_warn("no snapshot: %s%s%.*s; the log keeps its segments", err_text(f->err), why.len ? ": " : "",
-                 STR_ARG(buf_str(&why)));
+        say_warn("no snapshot: %s%s%.*s; the log keeps its segments", err_text(f->err),
+                 why.len ? ": " : "", STR_ARG(buf_str(&why)));
     buf_done(&why);
     atomic_store(&f->finished, true);
     return NULL;

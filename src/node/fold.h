@@ -1,5 +1,5 @@
-/* fold.h: the background thread that folds the previous snapshot and the sealed segments into a new snapshot. The live core is
- * neither paused nor touched: the thread has a core of its own. */
+/* fold.h: the background thread that folds the previous snapshot and the sealed segments into a new
+ * snapshot. The live core is neither paused nor touched: the thread has a core of its own. */
 #ifndef NODE_FOLD_H
 #define NODE_FOLD_H
 

@@ -4,8 +4,9 @@
 
 #include "node/shard.h"
 
-#define LOG_STALL_NS NS_PER_S         /* submits are refused when the oldest unsynced record is older */
-#define VOID_GRACE_NS (15 * NS_PER_S) /* to let go of a canceled task, before the worker's process is ended */
+#define LOG_STALL_NS NS_PER_S /* submits are refused when the oldest unsynced record is older */
+#define VOID_GRACE_NS                                                                              \
+    (15 * NS_PER_S) /* to let go of a canceled task, before the worker's process is ended */
 
 struct Shard {
     Core *core;
@@ -25,8 +26,8 @@ struct Shard {
     bool claimed, leading, draining, failed, disk_full, dirty, due_again;
 };
 
-/* Seals, appends and applies what is in s->builder. `reserved`: may use the log's reserved room (results, cancels, releases).
- * On a refusal nothing has happened, and *d says why. */
+/* Seals, appends and applies what is in s->builder. `reserved`: may use the log's reserved room
+ * (results, cancels, releases). On a refusal nothing has happened, and *d says why. */
 bool shard_commit(Shard *s, bool reserved, Decision *d);
 
 /* ---- the fleet ---- */

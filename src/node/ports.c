@@ -50,8 +50,8 @@ static Decision p_forget(void *ctx, uint64_t no)
     return shard_forget(shard(ctx), no);
 }
 
-static Decision p_put_file(void *ctx, Str id, Str tenant, uint64_t size, const Sha256 *digest, Str name, Str type,
-                           uint64_t owner_task)
+static Decision p_put_file(void *ctx, Str id, Str tenant, uint64_t size, const Sha256 *digest,
+                           Str name, Str type, uint64_t owner_task)
 {
     return shard_put_file(shard(ctx), id, tenant, size, digest, name, type, owner_task);
 }
@@ -71,7 +71,8 @@ static Decision p_worker_order(void *ctx, Str worker_id, Str order)
     return fleet_order(fleet(ctx), worker_id, order);
 }
 
-static Decision p_worker_hello(void *ctx, const WorkerHello *h, char id_out[40], Buf *refused, Buf *stale)
+static Decision p_worker_hello(void *ctx, const WorkerHello *h, char id_out[40], Buf *refused,
+                               Buf *stale)
 {
     return fleet_hello(fleet(ctx), h, id_out, refused, stale);
 }

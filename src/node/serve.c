@@ -1,8 +1,9 @@
 /* serve.c: `headrace serve`: the loop around one shard.
  *
- * Threads: the loop's (the shard's state and every socket), the log's (write and sync), now and then the fold's. Order in one turn of the
- * loop: sockets, durable sequences, then shard_step (leases for what was just submitted), then one wake of the log's thread: so
- * that a submit and its lease share a group commit. */
+ * Threads: the loop's (the shard's state and every socket), the log's (write and sync), now and
+ * then the fold's. Order in one turn of the loop: sockets, durable sequences, then shard_step
+ * (leases for what was just submitted), then one wake of the log's thread: so that a submit and its
+ * lease share a group commit. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -19,11 +20,11 @@
 #include "node/shard.h"
 #include "node/supervise.h"
 
-#define HOUSEKEEPING_MS 1000
-#define HURRY_MS 3000        /* after a second signal */
+#define HOUSEKEEPING_MS  1000
+#define HURRY_MS         3000 /* after a second signal */
 #define GATEWAY_DRAIN_MS 5000
-#define READY_WAIT_MS 30000  /* local workers that never come do not hold the server back longer */
-#define SEGMENT_DEFAULT (64 * MIB)
+#define READY_WAIT_MS    30000 /* then serve without the local workers */
+#define SEGMENT_DEFAULT  (64 * MIB)
 
 typedef enum { SERVING, FINISHING_TASKS, FINISHING_ANSWERS, ENDING } Phase;
 
@@ -43,9 +44,9 @@ typedef struct {
     GatewayPorts ports;
     PortsContext ports_ctx;
     char key_file[4096];
-    char *endpoint;    /* path of DATA/endpoint */
+    char *endpoint; /* path of DATA/endpoint */
     Phase phase;
-    int log_err;       /* written by the log's thread before log_event */
+    int log_err; /* written by the log's thread before log_event */
     int signals;
     bool ready, durable_wanted;
     uint64_t started_ms;
@@ -112,8 +113,8 @@ static void on_log_event(uv_async_t *a)
     Server *s = a->data;
     int err = __atomic_load_n(&s->log_err, __ATOMIC_ACQUIRE);
     if (err) {
-        /* What was under way is of unknown outcome, and memory may be ahead of the disk: stop at once. The next start
-         * replays what is there. */
+        /* What was under way is of unknown outcome, and memory may be ahead of the disk: stop at
+         * once. The next start replays what is there. */
         shard_failed(s->shard, err);
         fflush(NULL);
         _exit(1);
@@ -131,7 +132,8 @@ static void write_endpoint(Server *s)
     FILE *f = fopen(tmp, "w");
     bool ok = f && fprintf(f, "%s\n", gateway_address(s->gateway)) > 0;
     if (f && fclose(f)) ok = false;
-    if (!ok || rename(tmp, s->endpoint)) say_warn("cannot write %s: %s", s->endpoint, strerror(errno));
+    if (!ok || rename(tmp, s->endpoint))
+        say_warn("cannot write %s: %s", s->endpoint, strerror(errno));
 }
 
 static void look_if_ready(Server *s)
@@ -248,7 +250,8 @@ static void on_housekeeping(uv_timer_t *t)
         fold_end(s->fold);
         s->fold = NULL;
     }
-    uint64_t segment = s->config->log.segment_bytes ? s->config->log.segment_bytes : SEGMENT_DEFAULT;
+    uint64_t segment = s->config->log.segment_bytes ? s->config->log.segment_bytes
+                                                    : SEGMENT_DEFAULT;
     if (!s->fold && log_snapshot_due(shard_log(s->shard), segment)) {
         if (fold_start(shard_log(s->shard), core_limits(shard_core(s->shard)), &s->fold))
             say_warn("cannot start the snapshot thread");
@@ -261,8 +264,10 @@ static bool ready(void *ctx, Buf *why_not)
 {
     Server *s = ctx;
     Decision d = shard_accepting(s->shard);
-    if (d.code) buf_puts(why_not, d.detail);
-    else if (!s->ready) buf_puts(why_not, "the local workers have not registered yet");
+    if (d.code)
+        buf_puts(why_not, d.detail);
+    else if (!s->ready)
+        buf_puts(why_not, "the local workers have not registered yet");
     return why_not->len == 0;
 }
 
@@ -277,7 +282,8 @@ static char *path_in(const char *dir, const char *name)
 
 #define KEY_PREFIX "hr_worker_"
 
-/* The key of our own workers: kept over restarts, so that remote ones given the same file stay welcome. */
+/* The key of our own workers: kept over restarts, so that remote ones given the same file stay
+ * welcome. */
 static int worker_key(Server *s, GatewayKey *ret)
 {
     char key[sizeof KEY_PREFIX + 26] = {0};
@@ -326,26 +332,36 @@ static int open_shard(Server *s, Buf *why)
     const Config *c = s->config;
     int err = disk_posix_open(c->data_dir, &s->disk);
     if (err) {
-        buf_printf(why, "cannot use the data directory %s: %s; name another with --data", c->data_dir, err_text(err));
+        buf_printf(why, "cannot use the data directory %s: %s; name another with --data",
+                   c->data_dir, err_text(err));
         return err;
     }
-    ShardOptions o = {.segment_bytes = c->log.segment_bytes, .ping_s = c->timeouts.ping_s, .address = c->listen};
+    ShardOptions o = {
+        .segment_bytes = c->log.segment_bytes, .ping_s = c->timeouts.ping_s, .address = c->listen};
     core_limits_of(c, &o.limits);
-    ShardOut out = {s, out_changed, out_progress, out_leaving, out_file_leaving, out_worker_line, out_worker_kick,
+    ShardOut out = {s,
+                    out_changed,
+                    out_progress,
+                    out_leaving,
+                    out_file_leaving,
+                    out_worker_line,
+                    out_worker_kick,
                     out_worker_kill};
     int64_t start = clock_real.boot_ns(&clock_real);
     err = shard_open(s->disk, &clock_real, &o, &out, &s->shard, why);
     if (!err) err = shard_claim(s->shard, why);
     uint64_t seq;
-    if (!err && (err = log_commit(shard_log(s->shard), &seq))) buf_printf(why, "cannot write the log: %s", err_text(err));
+    if (!err && (err = log_commit(shard_log(s->shard), &seq)))
+        buf_printf(why, "cannot write the log: %s", err_text(err));
     if (err) return err;
     shard_durable(s->shard, seq);
     Buf took = {0};
     buf_put_duration(&took, clock_real.boot_ns(&clock_real) - start);
     Core *core = shard_core(s->shard);
-    say_info("data in %s: %llu task(s) (%llu queued, %llu running), epoch %llu, replayed in %.*s", c->data_dir,
-             (unsigned long long)shard_replayed_tasks(s->shard),
-             (unsigned long long)core_count(core, TASK_QUEUED), (unsigned long long)core_count(core, TASK_RUNNING),
+    say_info("data in %s: %llu task(s) (%llu queued, %llu running), epoch %llu, replayed in %.*s",
+             c->data_dir, (unsigned long long)shard_replayed_tasks(s->shard),
+             (unsigned long long)core_count(core, TASK_QUEUED),
+             (unsigned long long)core_count(core, TASK_RUNNING),
              (unsigned long long)core_epoch(core), STR_ARG(buf_str(&took)));
     buf_done(&took);
     if (log_torn_bytes(shard_log(s->shard)))
@@ -433,7 +449,8 @@ int node_serve(const Config *config)
     printf("headrace %s listening on %s\n", HR_VERSION, gateway_address(s->gateway));
     fflush(stdout);
     SupervisorEvents events = {s, on_child_ended, on_child_refused};
-    s->supervisor = supervisor_start(&s->loop, config, gateway_address(s->gateway), s->key_file, &events);
+    s->supervisor = supervisor_start(&s->loop, config, gateway_address(s->gateway), s->key_file,
+                                     &events);
     while (s->phase != ENDING) uv_run(&s->loop, UV_RUN_ONCE);
     log_thread_stop(s->log_thread);
     fold_end(s->fold);

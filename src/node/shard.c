@@ -66,7 +66,8 @@ static uint64_t draw_seed(const ShardOptions *o)
     return seed;
 }
 
-int shard_open(Disk *disk, Clock *clock, const ShardOptions *o, const ShardOut *out, Shard **ret, Buf *why)
+int shard_open(Disk *disk, Clock *clock, const ShardOptions *o, const ShardOut *out, Shard **ret,
+               Buf *why)
 {
     Shard *s = mem_new(sizeof *s);
     s->options = *o;
@@ -131,8 +132,9 @@ int shard_claim(Shard *s, Buf *why)
 
 void shard_lead(Shard *s)
 {
-    CoreObserver o = {s,         on_changed,    on_ready,   on_unready,
-                      on_slot_freed, on_lease_void, on_leaving, on_file_leaving};
+    CoreObserver o = {s,          on_changed,     on_ready,
+                      on_unready, on_slot_freed,  on_lease_void,
+                      on_leaving, on_file_leaving};
     fleet_lead(s->fleet);
     core_observe(s->core, &o, shard_now_ns(s));
     s->leading = true;
@@ -218,11 +220,15 @@ static void refusal(Decision *d, Code code, uint32_t retry_after_ms, const char 
 Decision shard_accepting(const Shard *s)
 {
     Decision d = {.code = CODE_OK};
-    if (s->failed || !s->leading) refusal(&d, CODE_NO_LEADER, 1000, "no leader can commit now; try again");
-    else if (s->draining) refusal(&d, CODE_NO_LEADER, 5000, "the server is shutting down; try again");
-    else if (stalled(s)) refusal(&d, CODE_LOG_STALLED, 1000, "the log is slow: its oldest record is not synced yet");
+    if (s->failed || !s->leading)
+        refusal(&d, CODE_NO_LEADER, 1000, "no leader can commit now; try again");
+    else if (s->draining)
+        refusal(&d, CODE_NO_LEADER, 5000, "the server is shutting down; try again");
+    else if (stalled(s))
+        refusal(&d, CODE_LOG_STALLED, 1000, "the log is slow: its oldest record is not synced yet");
     else if (s->disk_full && s->retry_ns > shard_now_ns(s))
-        refusal(&d, CODE_DISK_FULL, 2000, "the disk is full; tasks are accepted again when there is space");
+        refusal(&d, CODE_DISK_FULL, 2000,
+                "the disk is full; tasks are accepted again when there is space");
     return d;
 }
 
@@ -241,9 +247,12 @@ bool shard_commit(Shard *s, bool reserved, Decision *d)
     if (err) {
         s->disk_full = err == ERR_NOSPC;
         s->retry_ns = now + (err == ERR_NOSPC ? NS_PER_S : 5 * NS_PER_MS);
-        if (err == ERR_NOSPC) refusal(d, CODE_DISK_FULL, 2000, "the disk is full");
-        else if (err == ERR_AGAIN) refusal(d, CODE_LOG_STALLED, 200, "the log's open group is full");
-        else refusal(d, CODE_NO_LEADER, 1000, "no leader can commit now; try again");
+        if (err == ERR_NOSPC)
+            refusal(d, CODE_DISK_FULL, 2000, "the disk is full");
+        else if (err == ERR_AGAIN)
+            refusal(d, CODE_LOG_STALLED, 200, "the log's open group is full");
+        else
+            refusal(d, CODE_NO_LEADER, 1000, "no leader can commit now; try again");
         return false;
     }
     s->disk_full = false;
@@ -282,10 +291,11 @@ Decision shard_forget(Shard *s, uint64_t no)
     return finish(s, core_forget(s->core, no, &s->builder), true);
 }
 
-Decision shard_put_file(Shard *s, Str id, Str tenant, uint64_t size, const Sha256 *digest, Str name, Str type,
-                        uint64_t owner_task)
+Decision shard_put_file(Shard *s, Str id, Str tenant, uint64_t size, const Sha256 *digest, Str name,
+                        Str type, uint64_t owner_task)
 {
-    Decision d = core_put_file(s->core, id, tenant, size, digest, name, type, owner_task, shard_now_ns(s), &s->builder);
+    Decision d = core_put_file(s->core, id, tenant, size, digest, name, type, owner_task,
+                               shard_now_ns(s), &s->builder);
     return finish(s, d, owner_task != 0);
 }
 
@@ -296,7 +306,8 @@ Decision shard_delete_file(Shard *s, uint64_t file_no)
 
 Decision shard_pause_model(Shard *s, Str name, bool paused)
 {
-    Decision d = finish(s, core_set_flag(s->core, STR("model_paused"), name, paused, &s->builder), true);
+    Decision d = finish(s, core_set_flag(s->core, STR("model_paused"), name, paused, &s->builder),
+                        true);
     if (!d.code) sched_model_pause(s->sched, core_sym_find(s->core, name), paused);
     return d;
 }

@@ -1,9 +1,10 @@
-/* shard.h: one cell: its task core, its log, its scheduler and its fleet of workers, joined. It decides, applies and appends;
- * what must reach the outside goes through ShardOut, with the sequence that must be durable first. It never touches the kernel
- * itself: disk and clock are injected, so that the simulator runs this very code.
+/* shard.h: one cell: its task core, its log, its scheduler and its fleet of workers, joined. It
+ * decides, applies and appends; what must reach the outside goes through ShardOut, with the
+ * sequence that must be durable first. It never touches the kernel itself: disk and clock are
+ * injected, so that the simulator runs this very code.
  *
- * One thread. A caller's loop is: requests (shard_… and fleet_… calls), then shard_step, then wake the committing thread when
- * shard_take_dirty says so, and shard_durable when a commit is done. */
+ * One thread. A caller's loop is: requests (shard_… and fleet_… calls), then shard_step, then wake
+ * the committing thread when shard_take_dirty says so, and shard_durable when a commit is done. */
 #ifndef NODE_SHARD_H
 #define NODE_SHARD_H
 
@@ -24,24 +25,28 @@ typedef struct {
     void (*task_changed)(void *ctx, Task *t, const TaskEvent *e); /* hold: e->seq */
     void (*task_progress)(void *ctx, Task *t);
     void (*task_leaving)(void *ctx, Task *t);
-    void (*file_leaving)(void *ctx, const File *f);               /* hold: the last sequence */
+    void (*file_leaving)(void *ctx, const File *f); /* hold: the last sequence */
     void (*worker_line)(void *ctx, Str worker_id, Str line, uint64_t hold_seq);
-    void (*worker_kick)(void *ctx, Str worker_id);                /* close its stream */
-    void (*worker_kill)(void *ctx, Str worker_name, int64_t pid); /* it does not let go of a task: end its process if it is ours */
+    void (*worker_kick)(void *ctx, Str worker_id); /* close its stream */
+    void (*worker_kill)(
+        void *ctx, Str worker_name,
+        int64_t pid); /* it does not let go of a task: end its process if it is ours */
 } ShardOut;
 
 typedef struct {
     CoreLimits limits;
-    uint64_t segment_bytes;   /* 0: the log's default */
-    uint32_t ping_s;          /* default 5 */
-    uint64_t seed;            /* chance; 0: the kernel's */
-    const char *address;      /* said in the claim */
+    uint64_t segment_bytes; /* 0: the log's default */
+    uint32_t ping_s;        /* default 5 */
+    uint64_t seed;          /* chance; 0: the kernel's */
+    const char *address;    /* said in the claim */
 } ShardOptions;
 
 /* Opens and replays the log. why: for people. Errors as log_open. */
-int shard_open(Disk *disk, Clock *clock, const ShardOptions *o, const ShardOut *out, Shard **ret, Buf *why) HR_MUST_CHECK;
+int shard_open(Disk *disk, Clock *clock, const ShardOptions *o, const ShardOut *out, Shard **ret,
+               Buf *why) HR_MUST_CHECK;
 void shard_free(Shard *s);
-/* Claims the shard: appends the claim; the caller commits it before anything else. Then shard_lead. */
+/* Claims the shard: appends the claim; the caller commits it before anything else. Then shard_lead.
+ */
 int shard_claim(Shard *s, Buf *why) HR_MUST_CHECK;
 void shard_lead(Shard *s);
 
@@ -49,7 +54,7 @@ Core *shard_core(Shard *s);
 Log *shard_log(Shard *s);
 Sched *shard_sched(Shard *s);
 Fleet *shard_fleet(Shard *s);
-int64_t shard_now_ns(const Shard *s);     /* shard time: never steps */
+int64_t shard_now_ns(const Shard *s); /* shard time: never steps */
 uint64_t shard_last_seq(const Shard *s);
 uint64_t shard_durable_seq(const Shard *s);
 uint64_t shard_replayed_tasks(const Shard *s);
@@ -59,7 +64,8 @@ void shard_failed(Shard *s, int err);       /* the log failed: nothing is taken 
 void shard_drain(Shard *s);                 /* refuses new tasks; gives no new leases */
 bool shard_take_dirty(Shard *s);            /* was anything appended since the last call? */
 
-/* What time and the scheduler want: expiries, leases, pings. Returns when to call again at the latest (shard time). */
+/* What time and the scheduler want: expiries, leases, pings. Returns when to call again at the
+ * latest (shard time). */
 int64_t shard_step(Shard *s);
 
 /* CODE_OK, or why no new work is taken now. */
@@ -69,27 +75,28 @@ Decision shard_accepting(const Shard *s);
 Decision shard_submit(Shard *s, const SubmitSpec *spec);
 Decision shard_cancel(Shard *s, uint64_t no);
 Decision shard_forget(Shard *s, uint64_t no);
-Decision shard_put_file(Shard *s, Str id, Str tenant, uint64_t size, const Sha256 *sha256, Str name, Str type,
-                        uint64_t owner_task);
+Decision shard_put_file(Shard *s, Str id, Str tenant, uint64_t size, const Sha256 *sha256, Str name,
+                        Str type, uint64_t owner_task);
 Decision shard_delete_file(Shard *s, uint64_t file_no);
 Decision shard_pause_model(Shard *s, Str name, bool paused);
 
 /* ---- the fleet ---- */
 
-Decision fleet_hello(Fleet *f, const WorkerHello *h, char id_out[40], Buf *refused_json, Buf *stale_json);
+Decision fleet_hello(Fleet *f, const WorkerHello *h, char id_out[40], Buf *refused_json,
+                     Buf *stale_json);
 bool fleet_known(const Fleet *f, Str worker_id);
 void fleet_stream(Fleet *f, Str worker_id, bool open);
 ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *detail);
 bool fleet_holds(const Fleet *f, Str worker_id, uint64_t task_no);
 bool fleet_lease_is_live(const Fleet *f, uint64_t task_no, uint64_t token);
 Decision fleet_order(Fleet *f, Str worker_id, Str order);
-/* A supervised worker's process ended: its leases end at once. crashed: it costs what ran an attempt, unless the process is in a
- * crash loop. */
+/* A supervised worker's process ended: its leases end at once. crashed: it costs what ran an
+ * attempt, unless the process is in a crash loop. */
 void fleet_process_ended(Fleet *f, Str worker_name, bool crashed, bool crash_loop);
 /* Ask all workers to finish or hand back; exit: local ones then end. */
 void fleet_drain(Fleet *f);
-size_t fleet_running(const Fleet *f);       /* leases held by workers */
-size_t fleet_streams(const Fleet *f);       /* workers with an open stream */
+size_t fleet_running(const Fleet *f); /* leases held by workers */
+size_t fleet_streams(const Fleet *f); /* workers with an open stream */
 QueueEstimate fleet_estimate(const Fleet *f, const Task *t);
 void fleet_workers_json(Fleet *f, Str only_id, Buf *ret);
 void fleet_model_json(Fleet *f, const ModelEntry *m, Buf *ret);

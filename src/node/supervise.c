@@ -9,9 +9,10 @@
 #include "worker/worker.h"
 
 #define BACKOFF_FIRST_MS 200
-#define BACKOFF_MAX_MS 30000
-#define CRASH_WINDOW_NS (60 * NS_PER_S)
-#define CRASH_LOOP 6 /* crashes in the window: a model that fails three attempts of a task does not make one */
+#define BACKOFF_MAX_MS   30000
+#define CRASH_WINDOW_NS  (60 * NS_PER_S)
+#define CRASH_LOOP                                                                                 \
+    6 /* crashes in the window: a model that fails three attempts of a task does not make one */
 
 typedef struct {
     Supervisor *owner;
@@ -73,14 +74,18 @@ static void on_exit(uv_process_t *p, int64_t status, int signal)
 {
     Child *c = CONTAINER_OF(p, Child, process);
     Supervisor *s = c->owner;
-    bool crashed = signal != 0 || (status != 0 && status != WORKER_EXIT_FAILED && status != WORKER_EXIT_REFUSED);
+    bool crashed = signal != 0 ||
+                   (status != 0 && status != WORKER_EXIT_FAILED && status != WORKER_EXIT_REFUSED);
     bool loop = crashed && note_crash(c);
     if (crashed && !s->stopping) {
-        if (signal) say_warn("worker %s was ended by signal %d (%s)", c->name, signal, strsignal(signal));
-        else say_warn("worker %s ended with status %d", c->name, (int)status);
+        if (signal)
+            say_warn("worker %s was ended by signal %d (%s)", c->name, signal, strsignal(signal));
+        else
+            say_warn("worker %s ended with status %d", c->name, (int)status);
         if (loop)
-            say_error("worker %s crashes again and again: started again in %llu s, and its crashes burn no attempts",
-                      c->name, (unsigned long long)(c->backoff_ms / 1000));
+            say_error(
+                "worker %s crashes again and again: started again in %llu s; this burns no attempts",
+                c->name, (unsigned long long)(c->backoff_ms / 1000));
     }
     if (!loop && crashed) c->backoff_ms = BACKOFF_FIRST_MS;
     if (status == WORKER_EXIT_REFUSED) {
@@ -133,12 +138,17 @@ static void start(Child *c)
     if (config->workers.memory_bytes) add_number(&a, "--memory", config->workers.memory_bytes);
     if (config->onnxruntime) add(&a, "--onnxruntime", config->onnxruntime);
     add(&a, "--data", config->data_dir);
-    add(&a, "--log-level", config->log.level == SAY_DEBUG ? "debug" : config->log.level == SAY_INFO ? "info"
-                           : config->log.level == SAY_WARN ? "warn" : "error");
+    add(&a, "--log-level",
+        config->log.level == SAY_DEBUG  ? "debug"
+        : config->log.level == SAY_INFO ? "info"
+        : config->log.level == SAY_WARN ? "warn"
+                                        : "error");
     for (size_t i = 0; i < config->models_len; i++) add(&a, "--models", config->models[i]);
-    uv_stdio_container_t stdio[3] = {
-        {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = 2}, {.flags = UV_INHERIT_FD, .data.fd = 2}};
-    uv_process_options_t o = {.exit_cb = on_exit, .file = program, .args = a.argv, .stdio = stdio, .stdio_count = 3};
+    uv_stdio_container_t stdio[3] = {{.flags = UV_IGNORE},
+                                     {.flags = UV_INHERIT_FD, .data.fd = 2},
+                                     {.flags = UV_INHERIT_FD, .data.fd = 2}};
+    uv_process_options_t o = {
+        .exit_cb = on_exit, .file = program, .args = a.argv, .stdio = stdio, .stdio_count = 3};
     c->running = true;
     int err = uv_spawn(s->loop, &c->process, &o);
     if (!err) return;
@@ -146,12 +156,16 @@ static void start(Child *c)
     uv_close((uv_handle_t *)&c->process, on_process_closed);
 }
 
-Supervisor *supervisor_start(uv_loop_t *loop, const Config *config, const char *server_url, const char *key_file,
-                             const SupervisorEvents *events)
+Supervisor *supervisor_start(uv_loop_t *loop, const Config *config, const char *server_url,
+                             const char *key_file, const SupervisorEvents *events)
 {
     Supervisor *s = mem_new(sizeof *s);
-    *s = (Supervisor){.loop = loop, .config = config, .server_url = server_url, .key_file = key_file,
-                      .events = *events, .len = config->workers.devices};
+    *s = (Supervisor){.loop = loop,
+                      .config = config,
+                      .server_url = server_url,
+                      .key_file = key_file,
+                      .events = *events,
+                      .len = config->workers.devices};
     s->children = mem_new(s->len * sizeof *s->children);
     for (uint32_t i = 0; i < s->len; i++) {
         Child *c = &s->children[i];
@@ -170,7 +184,8 @@ void supervisor_stop(Supervisor *s)
 {
     for (uint32_t i = 0; i < s->len; i++) {
         Child *c = &s->children[i];
-        if (c->running && !uv_is_closing((uv_handle_t *)&c->process)) uv_process_kill(&c->process, SIGTERM);
+        if (c->running && !uv_is_closing((uv_handle_t *)&c->process))
+            uv_process_kill(&c->process, SIGTERM);
         if (!s->stopping) uv_close((uv_handle_t *)&c->timer, NULL);
     }
     s->stopping = true;
@@ -185,13 +200,15 @@ bool supervisor_stopped(const Supervisor *s)
 
 static void kill_child(Child *c)
 {
-    if (c->running && !uv_is_closing((uv_handle_t *)&c->process)) uv_process_kill(&c->process, SIGKILL);
+    if (c->running && !uv_is_closing((uv_handle_t *)&c->process))
+        uv_process_kill(&c->process, SIGKILL);
 }
 
 void supervisor_kill(Supervisor *s, const char *name, int64_t pid)
 {
     for (uint32_t i = 0; i < s->len; i++)
-        if (strcmp(s->children[i].name, name) == 0 && s->children[i].process.pid == pid) kill_child(&s->children[i]);
+        if (strcmp(s->children[i].name, name) == 0 && s->children[i].process.pid == pid)
+            kill_child(&s->children[i]);
 }
 
 void supervisor_kill_all(Supervisor *s)

@@ -1,5 +1,5 @@
-/* apply.c: the only code that changes logged state (I1). Each apply_… takes one record; false means that the record does not
- * fit the state: a deterministic no-op, counted. */
+/* apply.c: the only code that changes logged state (I1). Each apply_… takes one record; false means
+ * that the record does not fit the state: a deterministic no-op, counted. */
 #include "task/core.h"
 
 #include <string.h>
@@ -102,7 +102,8 @@ static void task_add_files(Core *c, Task *t, const NumberList *l)
     }
 }
 
-/* The task lets go of its files. Those that a task's worker wrote live and die with the tasks that refer to them. */
+/* The task lets go of its files. Those that a task's worker wrote live and die with the tasks that
+ * refer to them. */
 static void task_drop_files(Core *c, Task *t)
 {
     for (uint16_t i = 0; i < t->files_len; i++) {
@@ -110,8 +111,10 @@ static void task_drop_files(Core *c, Task *t)
         if (!f) continue;
         CHECK(f->refs > 0);
         f->refs--;
-        if (f->refs == 0 && f->owner_task) file_remove(c, f);
-        else file_retime(c, f);
+        if (f->refs == 0 && f->owner_task)
+            file_remove(c, f);
+        else
+            file_retime(c, f);
     }
     mem_free(t->files);
     t->files = NULL;
@@ -132,7 +135,8 @@ static void count(Core *c, const Task *t, TaskState s, int by)
     tenant_get(c, t->tenant)->tasks[s] += (uint64_t)(int64_t)by;
 }
 
-/* For a task that a snapshot brings: what apply would have counted. Its `finished` link is made by the restore, in order. */
+/* For a task that a snapshot brings: what apply would have counted. Its `finished` link is made by
+ * the restore, in order. */
 void task_link(Core *c, Task *t)
 {
     directory_set(&c->tasks, t->no, t);
@@ -156,8 +160,12 @@ static const TaskEvent *task_event(Task *t, const At *at, EventKind kind)
         t->events = mem_grow(t->events, t->events_cap * sizeof *t->events);
     }
     TaskEvent *e = &t->events[t->events_len++];
-    *e = (TaskEvent){.seq = at->seq, .time_ns = at->time_ns, .kind = (uint8_t)kind, .state = t->state,
-                     .attempt = t->attempt, .fail = t->fail};
+    *e = (TaskEvent){.seq = at->seq,
+                     .time_ns = at->time_ns,
+                     .kind = (uint8_t)kind,
+                     .state = t->state,
+                     .attempt = t->attempt,
+                     .fail = t->fail};
     return e;
 }
 
@@ -166,7 +174,10 @@ static void task_move(const At *at, Task *t, TaskState to)
 {
     static const bool edge[TASK_STATES][TASK_STATES] = {
         [TASK_QUEUED] = {[TASK_RUNNING] = true, [TASK_CANCELED] = true, [TASK_EXPIRED] = true},
-        [TASK_RUNNING] = {[TASK_QUEUED] = true, [TASK_SUCCEEDED] = true, [TASK_FAILED] = true, [TASK_CANCELED] = true,
+        [TASK_RUNNING] = {[TASK_QUEUED] = true,
+                          [TASK_SUCCEEDED] = true,
+                          [TASK_FAILED] = true,
+                          [TASK_CANCELED] = true,
                           [TASK_EXPIRED] = true},
     };
     Core *c = at->c;
@@ -240,10 +251,9 @@ static bool idem_still_needed(const Core *c, const IdemEntry *e)
 static bool apply_idem_expire(const At *at, const RecIdemExpire *r)
 {
     Core *c = at->c;
-    LIST_FOR(e, &c->idem_linger, IdemEntry, order)
+    LIST_FOR (e, &c->idem_linger, IdemEntry, order)
         if (!idem_still_needed(c, e)) idem_remove(c, e);
-    LIST_FOR(e, &c->idem_order, IdemEntry, order)
-    {
+    LIST_FOR (e, &c->idem_order, IdemEntry, order) {
         if (e->accepted_ns >= r->before_ns) break;
         if (!idem_still_needed(c, e)) {
             idem_remove(c, e);
@@ -301,11 +311,16 @@ static bool apply_submit(const At *at, const RecSubmit *r)
     tenant_get(c, t->tenant)->submitted_total++;
     if (r->has_key && !idem_find(c, r->key)) {
         IdemEntry *e = mem_new(sizeof *e);
-        *e = (IdemEntry){.key = r->key, .body = r->body, .no = t->no, .accepted_ns = at->time_ns, .tenant = t->tenant};
+        *e = (IdemEntry){.key = r->key,
+                         .body = r->body,
+                         .no = t->no,
+                         .accepted_ns = at->time_ns,
+                         .tenant = t->tenant};
         idem_link(c, e);
     }
     if (c->observed) {
-        TaskEvent created = {.seq = at->seq, .time_ns = at->time_ns, .kind = EVENT_CREATED, .state = TASK_QUEUED};
+        TaskEvent created = {
+            .seq = at->seq, .time_ns = at->time_ns, .kind = EVENT_CREATED, .state = TASK_QUEUED};
         c->observer.task_changed(c->observer.ctx, t, TASK_QUEUED, &created);
         if (t->not_before_ns <= at->time_ns) task_make_ready(c, t);
     }
@@ -439,7 +454,9 @@ static bool apply_forget(const At *at, uint64_t no)
 static bool apply_file_put(const At *at, const RecFilePut *r)
 {
     Core *c = at->c;
-    if (r->no != c->next_file_no || r->id.n >= sizeof((File *)0)->id || r->sha256.n != sizeof(Sha256)) return false;
+    if (r->no != c->next_file_no || r->id.n >= sizeof((File *)0)->id ||
+        r->sha256.n != sizeof(Sha256))
+        return false;
     File *f = mem_new(sizeof *f);
     c->next_file_no++;
     f->no = r->no;
@@ -531,23 +548,40 @@ static bool apply_checkpoint(const At *at, const RecCheckpoint *r)
 static bool apply_record(const At *at, RecordType type, const RecordData *d)
 {
     switch (type) {
-    case REC_CLAIM: return apply_claim(at, &d->claim);
-    case REC_SUBMIT: return apply_submit(at, &d->submit);
-    case REC_LEASE: return apply_lease(at, &d->lease);
-    case REC_FINISH: return apply_finish(at, &d->finish);
-    case REC_REQUEUE: return apply_requeue(at, &d->requeue);
-    case REC_CANCEL: return apply_stop(at, d->task.no, TASK_CANCELED);
-    case REC_EXPIRE: return apply_stop(at, d->task.no, TASK_EXPIRED);
-    case REC_SLOT_FREE: return apply_slot_free(at, &d->slot_free);
-    case REC_EVICT: return apply_evict(at, d->task.no);
-    case REC_FORGET: return apply_forget(at, d->task.no);
-    case REC_FILE_PUT: return apply_file_put(at, &d->file_put);
-    case REC_FILE_DELETE: return apply_file_delete(at, d->file_delete.no);
-    case REC_IDEM_EXPIRE: return apply_idem_expire(at, &d->idem_expire);
-    case REC_MODEL: return apply_model(at, &d->model);
-    case REC_FLAG: return apply_flag(at, &d->flag);
-    case REC_CHECKPOINT: return apply_checkpoint(at, &d->checkpoint);
-    case REC_TYPES: break;
+    case REC_CLAIM:
+        return apply_claim(at, &d->claim);
+    case REC_SUBMIT:
+        return apply_submit(at, &d->submit);
+    case REC_LEASE:
+        return apply_lease(at, &d->lease);
+    case REC_FINISH:
+        return apply_finish(at, &d->finish);
+    case REC_REQUEUE:
+        return apply_requeue(at, &d->requeue);
+    case REC_CANCEL:
+        return apply_stop(at, d->task.no, TASK_CANCELED);
+    case REC_EXPIRE:
+        return apply_stop(at, d->task.no, TASK_EXPIRED);
+    case REC_SLOT_FREE:
+        return apply_slot_free(at, &d->slot_free);
+    case REC_EVICT:
+        return apply_evict(at, d->task.no);
+    case REC_FORGET:
+        return apply_forget(at, d->task.no);
+    case REC_FILE_PUT:
+        return apply_file_put(at, &d->file_put);
+    case REC_FILE_DELETE:
+        return apply_file_delete(at, d->file_delete.no);
+    case REC_IDEM_EXPIRE:
+        return apply_idem_expire(at, &d->idem_expire);
+    case REC_MODEL:
+        return apply_model(at, &d->model);
+    case REC_FLAG:
+        return apply_flag(at, &d->flag);
+    case REC_CHECKPOINT:
+        return apply_checkpoint(at, &d->checkpoint);
+    case REC_TYPES:
+        break;
     }
     CHECK(!"a record type that record_get passed");
     return false;

@@ -41,8 +41,8 @@ void core_free(Core *c)
         next = directory_newer(&c->files, f->no);
         file_free(f);
     }
-    LIST_FOR(e, &c->idem_order, IdemEntry, order) mem_free(e);
-    LIST_FOR(e, &c->idem_linger, IdemEntry, order) mem_free(e);
+    LIST_FOR (e, &c->idem_order, IdemEntry, order) mem_free(e);
+    LIST_FOR (e, &c->idem_linger, IdemEntry, order) mem_free(e);
     for (uint32_t i = 0; i < c->symbols_len; i++) {
         mem_free(c->symbols[i]->text);
         mem_free(c->symbols[i]);

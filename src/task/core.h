@@ -23,7 +23,8 @@ typedef struct {
 
 typedef struct {
     TableNode node;
-    List order; /* in idem_order by age, or in idem_linger: too old, but its task is not terminal yet */
+    List order; /* in idem_order by age, or in idem_linger: too old, but its task is not terminal
+                   yet */
     Digest128 key, body;
     uint64_t no;
     int64_t accepted_ns;
@@ -74,13 +75,13 @@ struct Core {
 
 /* symbols.c */
 Sym sym_intern(Core *c, Str s);
-Tenant *tenant_get(Core *c, Sym s);                /* made when it is new */
-const Tenant *tenant_find(const Core *c, Sym s);   /* NULL: never seen */
+Tenant *tenant_get(Core *c, Sym s);              /* made when it is new */
+const Tenant *tenant_find(const Core *c, Sym s); /* NULL: never seen */
 
 /* apply.c */
 TaskExtra *task_extra(Task *t);
 void task_free(Task *t);
-void task_link(Core *c, Task *t);                  /* counts, lists and file references of a restored task */
+void task_link(Core *c, Task *t); /* counts, lists and file references of a restored task */
 void finished_link(Core *c, Task *t);
 IdemEntry *idem_find(const Core *c, Digest128 key);
 void idem_link(Core *c, IdemEntry *e);
@@ -90,9 +91,9 @@ ModelEntry *model_entry(Core *c, Sym name, Sym version); /* made when it is new 
 void flag_set(Core *c, Str kind, Str subject, bool on);
 
 /* due.c */
-void task_retime(Core *c, Task *t);                /* after any change; no-op before core_observe */
+void task_retime(Core *c, Task *t); /* after any change; no-op before core_observe */
 void file_retime(Core *c, File *f);
-void task_make_ready(Core *c, Task *t);            /* keeps I3 */
+void task_make_ready(Core *c, Task *t); /* keeps I3 */
 void task_make_unready(Core *c, Task *t);
 
 /* id.c */

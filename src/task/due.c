@@ -1,9 +1,9 @@
-/* due.c: what time does. All of it is volatile but for the records that core_due writes. One timer a task: the next thing that
- * time will do to it, whatever that is. */
+/* due.c: what time does. All of it is volatile but for the records that core_due writes. One timer
+ * a task: the next thing that time will do to it, whatever that is. */
 #include "task/core.h"
 
-#define EVICT_BATCH 64                  /* records a frame: a bounded pause */
-#define IDEM_CHECK_NS (60 * NS_PER_S)   /* keys leave a minute late at most */
+#define EVICT_BATCH    64              /* records a frame: a bounded pause */
+#define IDEM_CHECK_NS  (60 * NS_PER_S) /* keys leave a minute late at most */
 #define FREEZE_STEP_NS NS_PER_S
 
 void task_make_ready(Core *c, Task *t)
@@ -32,9 +32,12 @@ static int64_t earlier(int64_t a, int64_t b) /* 0 = never */
 static int64_t next_ns(const Task *t)
 {
     switch ((TaskState)t->state) {
-    case TASK_QUEUED: return earlier(t->ready ? 0 : t->not_before_ns, t->deadline_ns);
-    case TASK_RUNNING: return earlier(t->lease_until_ns, t->deadline_ns);
-    default: return t->token ? t->lease_until_ns : t->finished_ns + (int64_t)t->retention_s * NS_PER_S;
+    case TASK_QUEUED:
+        return earlier(t->ready ? 0 : t->not_before_ns, t->deadline_ns);
+    case TASK_RUNNING:
+        return earlier(t->lease_until_ns, t->deadline_ns);
+    default:
+        return t->token ? t->lease_until_ns : t->finished_ns + (int64_t)t->retention_s * NS_PER_S;
     }
 }
 
@@ -42,15 +45,19 @@ void task_retime(Core *c, Task *t)
 {
     if (!c->observed) return;
     int64_t at = next_ns(t);
-    if (at) heap_set(&c->timers, &t->timer, at, t->no);
-    else heap_del(&c->timers, &t->timer);
+    if (at)
+        heap_set(&c->timers, &t->timer, at, t->no);
+    else
+        heap_del(&c->timers, &t->timer);
 }
 
 void file_retime(Core *c, File *f)
 {
     if (!c->observed) return;
-    if (f->refs == 0) heap_set(&c->file_timers, &f->timer, f->expires_ns, f->no);
-    else heap_del(&c->file_timers, &f->timer);
+    if (f->refs == 0)
+        heap_set(&c->file_timers, &f->timer, f->expires_ns, f->no);
+    else
+        heap_del(&c->file_timers, &f->timer);
 }
 
 void core_observe(Core *c, const CoreObserver *o, int64_t now_ns)
@@ -64,7 +71,8 @@ void core_observe(Core *c, const CoreObserver *o, int64_t now_ns)
         if (t->state == TASK_QUEUED && t->not_before_ns <= now_ns) task_make_ready(c, t);
         task_retime(c, t);
     }
-    for (File *f = directory_newer(&c->files, 0); f; f = directory_newer(&c->files, f->no)) file_retime(c, f);
+    for (File *f = directory_newer(&c->files, 0); f; f = directory_newer(&c->files, f->no))
+        file_retime(c, f);
 }
 
 static void put_task(FrameBuilder *b, RecordType type, uint64_t no)
@@ -79,9 +87,10 @@ static bool evict_over_bound(const Core *c, FrameBuilder *b)
     for (int s = TASK_SUCCEEDED; s < TASK_STATES; s++) n += c->counts[s];
     uint64_t bytes = c->finished_bytes;
     if (n <= c->limits.finished_max && bytes <= c->limits.finished_bytes_max) return false;
-    LIST_FOR(t, &c->finished, Task, finished)
-    {
-        if (over == EVICT_BATCH || (n <= c->limits.finished_max && bytes <= c->limits.finished_bytes_max)) break;
+    LIST_FOR (t, &c->finished, Task, finished) {
+        if (over == EVICT_BATCH ||
+            (n <= c->limits.finished_max && bytes <= c->limits.finished_bytes_max))
+            break;
         if (t->token) continue; /* its slot is still held */
         put_task(b, REC_EVICT, t->no);
         n--;
@@ -160,6 +169,7 @@ int64_t core_next_due_ns(const Core *c)
     if (n) next = MIN(next, n->key);
     n = heap_min(&c->file_timers);
     if (n) next = MIN(next, n->key);
-    if (!list_empty(&c->idem_order) || !list_empty(&c->idem_linger)) next = MIN(next, c->idem_check_ns);
+    if (!list_empty(&c->idem_order) || !list_empty(&c->idem_linger))
+        next = MIN(next, c->idem_check_ns);
     return next;
 }

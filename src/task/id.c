@@ -5,7 +5,8 @@
 
 #define NO_MAX ((UINT64_C(1) << 40) - 1)
 
-/* The 24 check bits: SipHash under the shard's secret of everything else in the id, and of the tenant. */
+/* The 24 check bits: SipHash under the shard's secret of everything else in the id, and of the
+ * tenant. */
 static uint32_t check_bits(const Core *c, uint64_t created_ms, uint64_t no, Str tenant)
 {
     uint8_t text[8 + 8 + 4 + 64];
@@ -55,7 +56,8 @@ static bool was_issued(const Core *c, uint64_t ms, uint64_t no, uint32_t check, 
 Code core_find(const Core *c, Str id, Str tenant, Task **ret)
 {
     uint8_t raw[16];
-    if (!str_starts(id, STR("task_")) || base32_get((Str){id.p + 5, id.n - 5}, raw)) return CODE_NOT_FOUND;
+    if (!str_starts(id, STR("task_")) || base32_get((Str){id.p + 5, id.n - 5}, raw))
+        return CODE_NOT_FOUND;
     uint64_t ms = get_be(raw, 6), no = get_be(raw + 8, 5);
     uint32_t check = (uint32_t)get_be(raw + 13, 3);
     if (get_be(raw + 6, 2) != c->shard || no == 0 || no >= c->next_no) return CODE_NOT_FOUND;
@@ -63,7 +65,8 @@ Code core_find(const Core *c, Str id, Str tenant, Task **ret)
     if (!t) return was_issued(c, ms, no, check, tenant) ? CODE_GONE : CODE_NOT_FOUND;
     Str owner = core_sym(c, t->tenant);
     if (tenant.n && !str_eq(tenant, owner)) return CODE_NOT_FOUND;
-    if ((uint64_t)(t->created_ns / NS_PER_MS) != ms || check_bits(c, ms, no, owner) != check) return CODE_NOT_FOUND;
+    if ((uint64_t)(t->created_ns / NS_PER_MS) != ms || check_bits(c, ms, no, owner) != check)
+        return CODE_NOT_FOUND;
     *ret = t;
     return CODE_OK;
 }

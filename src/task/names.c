@@ -1,8 +1,8 @@
 #include "task/task.h"
 
 static const char *const state_names[TASK_STATES] = {
-    [TASK_QUEUED] = "queued",       [TASK_RUNNING] = "running",   [TASK_SUCCEEDED] = "succeeded",
-    [TASK_FAILED] = "failed",       [TASK_CANCELED] = "canceled", [TASK_EXPIRED] = "expired",
+    [TASK_QUEUED] = "queued", [TASK_RUNNING] = "running",   [TASK_SUCCEEDED] = "succeeded",
+    [TASK_FAILED] = "failed", [TASK_CANCELED] = "canceled", [TASK_EXPIRED] = "expired",
 };
 static const char *const class_names[CLASSES] = {"critical", "standard", "batch", "harvest"};
 static const char *const fail_names[FAILS] = {

@@ -18,7 +18,8 @@ File *core_file(const Core *c, uint64_t no)
 
 File *core_file_find(const Core *c, Str id, Str tenant)
 {
-    for (TableNode *n = table_first(&c->files_by_id, hash_bytes(id.p, id.n)); n; n = table_next(n)) {
+    for (TableNode *n = table_first(&c->files_by_id, hash_bytes(id.p, id.n)); n;
+         n = table_next(n)) {
         File *f = CONTAINER_OF(n, File, by_id);
         if (!str_eqz(id, f->id)) continue;
         return tenant.n == 0 || str_eq(tenant, core_sym(c, f->tenant)) ? f : NULL;
@@ -60,7 +61,9 @@ const ModelEntry *core_model_latest(const Core *c, Str name)
     Sym n = core_sym_find(c, name);
     for (uint32_t i = 0; n && i < c->models_len; i++) {
         const ModelEntry *m = &c->models[i];
-        if (m->name == n && (!best || version_number(c, m->version) > version_number(c, best->version))) best = m;
+        if (m->name == n &&
+            (!best || version_number(c, m->version) > version_number(c, best->version)))
+            best = m;
     }
     return best;
 }

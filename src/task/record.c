@@ -12,20 +12,26 @@ typedef struct {
 
 static void c_u8(Codec *c, uint8_t *v)
 {
-    if (c->out) buf_u8(&c->out->meta, *v);
-    else *v = cursor_u8(&c->in);
+    if (c->out)
+        buf_u8(&c->out->meta, *v);
+    else
+        *v = cursor_u8(&c->in);
 }
 
 static void c_u32(Codec *c, uint32_t *v)
 {
-    if (c->out) buf_u32(&c->out->meta, *v);
-    else *v = cursor_u32(&c->in);
+    if (c->out)
+        buf_u32(&c->out->meta, *v);
+    else
+        *v = cursor_u32(&c->in);
 }
 
 static void c_u64(Codec *c, uint64_t *v)
 {
-    if (c->out) buf_u64(&c->out->meta, *v);
-    else *v = cursor_u64(&c->in);
+    if (c->out)
+        buf_u64(&c->out->meta, *v);
+    else
+        *v = cursor_u64(&c->in);
 }
 
 static void c_i64(Codec *c, int64_t *v)
@@ -217,23 +223,50 @@ static void checkpoint(Codec *c, RecCheckpoint *r)
 static void any(Codec *c, RecordType type, RecordData *d)
 {
     switch (type) {
-    case REC_CLAIM: claim(c, &d->claim); break;
-    case REC_SUBMIT: submit(c, &d->submit); break;
-    case REC_LEASE: lease(c, &d->lease); break;
-    case REC_FINISH: finish(c, &d->finish); break;
-    case REC_REQUEUE: requeue(c, &d->requeue); break;
+    case REC_CLAIM:
+        claim(c, &d->claim);
+        break;
+    case REC_SUBMIT:
+        submit(c, &d->submit);
+        break;
+    case REC_LEASE:
+        lease(c, &d->lease);
+        break;
+    case REC_FINISH:
+        finish(c, &d->finish);
+        break;
+    case REC_REQUEUE:
+        requeue(c, &d->requeue);
+        break;
     case REC_CANCEL:
     case REC_EXPIRE:
     case REC_EVICT:
-    case REC_FORGET: c_u64(c, &d->task.no); break;
-    case REC_SLOT_FREE: slot_free(c, &d->slot_free); break;
-    case REC_FILE_PUT: file_put(c, &d->file_put); break;
-    case REC_FILE_DELETE: c_u64(c, &d->file_delete.no); break;
-    case REC_IDEM_EXPIRE: c_i64(c, &d->idem_expire.before_ns); break;
-    case REC_MODEL: model(c, &d->model); break;
-    case REC_FLAG: flag(c, &d->flag); break;
-    case REC_CHECKPOINT: checkpoint(c, &d->checkpoint); break;
-    case REC_TYPES: CHECK(!"a record type");
+    case REC_FORGET:
+        c_u64(c, &d->task.no);
+        break;
+    case REC_SLOT_FREE:
+        slot_free(c, &d->slot_free);
+        break;
+    case REC_FILE_PUT:
+        file_put(c, &d->file_put);
+        break;
+    case REC_FILE_DELETE:
+        c_u64(c, &d->file_delete.no);
+        break;
+    case REC_IDEM_EXPIRE:
+        c_i64(c, &d->idem_expire.before_ns);
+        break;
+    case REC_MODEL:
+        model(c, &d->model);
+        break;
+    case REC_FLAG:
+        flag(c, &d->flag);
+        break;
+    case REC_CHECKPOINT:
+        checkpoint(c, &d->checkpoint);
+        break;
+    case REC_TYPES:
+        CHECK(!"a record type");
     }
 }
 
@@ -247,7 +280,8 @@ void record_put(FrameBuilder *b, RecordType type, RecordData *data)
 
 int record_get(const Frame *f, const Record *r, RecordData *ret)
 {
-    if (r->type == 0 || r->type >= REC_TYPES || r->version != RECORD_VERSION) return ERR_UNSUPPORTED;
+    if (r->type == 0 || r->type >= REC_TYPES || r->version != RECORD_VERSION)
+        return ERR_UNSUPPORTED;
     RecordData data = {0};
     Codec c = {.in = cursor_of(r->body.p, r->body.n), .frame = f};
     any(&c, (RecordType)r->type, &data);
@@ -267,11 +301,21 @@ uint64_t number_list_at(const NumberList *l, uint32_t i)
 const char *record_type_name(uint8_t type)
 {
     static const char *const names[REC_TYPES] = {
-        [REC_CLAIM] = "claim",           [REC_SUBMIT] = "submit",           [REC_LEASE] = "lease",
-        [REC_FINISH] = "finish",         [REC_REQUEUE] = "requeue",         [REC_CANCEL] = "cancel",
-        [REC_EXPIRE] = "expire",         [REC_SLOT_FREE] = "slot_free",     [REC_EVICT] = "evict",
-        [REC_FORGET] = "forget",         [REC_FILE_PUT] = "file_put",       [REC_FILE_DELETE] = "file_delete",
-        [REC_IDEM_EXPIRE] = "idem_expire", [REC_MODEL] = "model",           [REC_FLAG] = "flag",
+        [REC_CLAIM] = "claim",
+        [REC_SUBMIT] = "submit",
+        [REC_LEASE] = "lease",
+        [REC_FINISH] = "finish",
+        [REC_REQUEUE] = "requeue",
+        [REC_CANCEL] = "cancel",
+        [REC_EXPIRE] = "expire",
+        [REC_SLOT_FREE] = "slot_free",
+        [REC_EVICT] = "evict",
+        [REC_FORGET] = "forget",
+        [REC_FILE_PUT] = "file_put",
+        [REC_FILE_DELETE] = "file_delete",
+        [REC_IDEM_EXPIRE] = "idem_expire",
+        [REC_MODEL] = "model",
+        [REC_FLAG] = "flag",
         [REC_CHECKPOINT] = "checkpoint",
     };
     return type > 0 && type < REC_TYPES ? names[type] : "unknown";
@@ -299,20 +343,23 @@ const char *record_describe(const Frame *f, const Record *r, Buf *b)
         break;
     case REC_SUBMIT:
         buf_printf(b, " task %llu tenant %.*s model %.*s:%.*s %s, input %u bytes%s",
-                   (unsigned long long)d.submit.no, STR_ARG(d.submit.tenant), STR_ARG(d.submit.model),
-                   STR_ARG(d.submit.version),
+                   (unsigned long long)d.submit.no, STR_ARG(d.submit.tenant),
+                   STR_ARG(d.submit.model), STR_ARG(d.submit.version),
                    d.submit.class < CLASSES ? task_class_name((TaskClass)d.submit.class) : "?",
                    d.submit.input.len, d.submit.has_key ? ", keyed" : "");
         break;
     case REC_LEASE:
-        buf_printf(b, " task %llu to %.*s device %u, batch %llu of %u", (unsigned long long)d.lease.no,
-                   STR_ARG(d.lease.worker), d.lease.device, (unsigned long long)d.lease.batch, d.lease.batch_size);
+        buf_printf(b, " task %llu to %.*s device %u, batch %llu of %u",
+                   (unsigned long long)d.lease.no, STR_ARG(d.lease.worker), d.lease.device,
+                   (unsigned long long)d.lease.batch, d.lease.batch_size);
         break;
     case REC_FINISH:
         buf_printf(b, " task %llu token %llu %s", (unsigned long long)d.finish.no,
                    (unsigned long long)d.finish.token, d.finish.ok ? "succeeded" : "failed");
-        if (d.finish.ok) buf_printf(b, ", output %u bytes", d.finish.output.len);
-        else buf_printf(b, " %s", fail_text(d.finish.fail));
+        if (d.finish.ok)
+            buf_printf(b, ", output %u bytes", d.finish.output.len);
+        else
+            buf_printf(b, " %s", fail_text(d.finish.fail));
         break;
     case REC_REQUEUE:
         buf_printf(b, " task %llu token %llu %s%s", (unsigned long long)d.requeue.no,
@@ -322,29 +369,37 @@ const char *record_describe(const Frame *f, const Record *r, Buf *b)
     case REC_CANCEL:
     case REC_EXPIRE:
     case REC_EVICT:
-    case REC_FORGET: buf_printf(b, " task %llu", (unsigned long long)d.task.no); break;
+    case REC_FORGET:
+        buf_printf(b, " task %llu", (unsigned long long)d.task.no);
+        break;
     case REC_SLOT_FREE:
         buf_printf(b, " task %llu token %llu", (unsigned long long)d.slot_free.no,
                    (unsigned long long)d.slot_free.token);
         break;
     case REC_FILE_PUT:
-        buf_printf(b, " file %llu %.*s, %llu bytes", (unsigned long long)d.file_put.no, STR_ARG(d.file_put.id),
-                   (unsigned long long)d.file_put.size);
+        buf_printf(b, " file %llu %.*s, %llu bytes", (unsigned long long)d.file_put.no,
+                   STR_ARG(d.file_put.id), (unsigned long long)d.file_put.size);
         break;
-    case REC_FILE_DELETE: buf_printf(b, " file %llu", (unsigned long long)d.file_delete.no); break;
+    case REC_FILE_DELETE:
+        buf_printf(b, " file %llu", (unsigned long long)d.file_delete.no);
+        break;
     case REC_IDEM_EXPIRE:
         buf_puts(b, " before ");
         buf_put_time(b, d.idem_expire.before_ns);
         break;
-    case REC_MODEL: buf_printf(b, " %.*s:%.*s", STR_ARG(d.model.name), STR_ARG(d.model.version)); break;
+    case REC_MODEL:
+        buf_printf(b, " %.*s:%.*s", STR_ARG(d.model.name), STR_ARG(d.model.version));
+        break;
     case REC_FLAG:
-        buf_printf(b, " %.*s %.*s %s", STR_ARG(d.flag.kind), STR_ARG(d.flag.subject), d.flag.on ? "on" : "off");
+        buf_printf(b, " %.*s %.*s %s", STR_ARG(d.flag.kind), STR_ARG(d.flag.subject),
+                   d.flag.on ? "on" : "off");
         break;
     case REC_CHECKPOINT:
         buf_printf(b, " task %llu token %llu unit %llu", (unsigned long long)d.checkpoint.no,
                    (unsigned long long)d.checkpoint.token, (unsigned long long)d.checkpoint.unit);
         break;
-    case REC_TYPES: break;
+    case REC_TYPES:
+        break;
     }
     return name;
 }

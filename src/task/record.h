@@ -1,7 +1,9 @@
-/* record.h: the records of a shard's log as structs. One function a record (in record.c) both writes and reads it, so that the
- * two cannot drift. Strings and payloads of a record that was read are borrowed from the frame.
+/* record.h: the records of a shard's log as structs. One function a record (in record.c) both
+ * writes and reads it, so that the two cannot drift. Strings and payloads of a record that was read
+ * are borrowed from the frame.
  *
- * A record's version grows when its fields change; a reader knows the versions up to its own and stops at a newer one. */
+ * A record's version grows when its fields change; a reader knows the versions up to its own and
+ * stops at a newer one. */
 #ifndef TASK_RECORD_H
 #define TASK_RECORD_H
 
@@ -13,13 +15,13 @@ typedef enum {
     REC_CLAIM = 1,
     REC_SUBMIT,
     REC_LEASE,
-    REC_FINISH,      /* succeeded or failed: the first terminal record wins */
-    REC_REQUEUE,     /* a lease ended without a result; the task waits again */
+    REC_FINISH,  /* succeeded or failed: the first terminal record wins */
+    REC_REQUEUE, /* a lease ended without a result; the task waits again */
     REC_CANCEL,
     REC_EXPIRE,
-    REC_SLOT_FREE,   /* the lease of a task that was canceled or expired meanwhile */
-    REC_EVICT,       /* a finished task leaves memory */
-    REC_FORGET,      /* input and output are deleted */
+    REC_SLOT_FREE, /* the lease of a task that was canceled or expired meanwhile */
+    REC_EVICT,     /* a finished task leaves memory */
+    REC_FORGET,    /* input and output are deleted */
     REC_FILE_PUT,
     REC_FILE_DELETE,
     REC_IDEM_EXPIRE, /* watermark: keys accepted before it, of tasks that are terminal */
@@ -32,9 +34,9 @@ typedef enum {
 
 /* A payload inside a record: where it lies in the frame's payload section, and what it must be. */
 typedef struct {
-    Str bytes;     /* borrowed */
+    Str bytes; /* borrowed */
     Digest128 digest;
-    bool erased;   /* reading: the payload section was wiped; len is known, bytes are not */
+    bool erased; /* reading: the payload section was wiped; len is known, bytes are not */
     uint32_t len;
 } PayloadRef;
 
@@ -47,8 +49,8 @@ typedef struct {
 typedef struct {
     uint64_t epoch, holder;
     Str address;
-    Str id_key;              /* 16 bytes on the first claim of a shard, else empty */
-    uint32_t feature_level;  /* every node knows the records up to this level */
+    Str id_key;             /* 16 bytes on the first claim of a shard, else empty */
+    uint32_t feature_level; /* every node knows the records up to this level */
 } RecClaim;
 
 typedef struct {
@@ -58,11 +60,11 @@ typedef struct {
     int64_t not_before_ns, deadline_ns; /* absolute; 0 = none */
     uint32_t retention_s;
     Str metadata, traceparent, retry_of;
-    uint64_t rollout;        /* assignment; 0 until rollouts exist */
+    uint64_t rollout; /* assignment; 0 until rollouts exist */
     uint8_t rollout_arm;
-    Str webhook;             /* JSON; empty until delivery exists */
+    Str webhook; /* JSON; empty until delivery exists */
     uint8_t has_key;
-    Digest128 key, body;     /* idempotency: hash of (tenant, key), digest of route and body */
+    Digest128 key, body; /* idempotency: hash of (tenant, key), digest of route and body */
     NumberList files;
     PayloadRef input;
 } RecSubmit;
@@ -142,10 +144,12 @@ typedef union {
     RecCheckpoint checkpoint;
 } RecordData;
 
-/* Writes one record of this type into the builder. Payload bytes are copied, their digest is computed here. */
+/* Writes one record of this type into the builder. Payload bytes are copied, their digest is
+ * computed here. */
 void record_put(FrameBuilder *b, RecordType type, RecordData *data);
 
-/* Reads one. ERR_UNSUPPORTED: a type or version this build does not know; ERR_INVALID: it breaks its format. */
+/* Reads one. ERR_UNSUPPORTED: a type or version this build does not know; ERR_INVALID: it breaks
+ * its format. */
 int record_get(const Frame *f, const Record *r, RecordData *ret) HR_MUST_CHECK;
 
 uint64_t number_list_at(const NumberList *l, uint32_t i);

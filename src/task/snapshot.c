@@ -1,18 +1,30 @@
 /* snapshot.c: the logged state as a stream of items, and back.
  *
  *     item = u32 len | u8 kind | body           numbers little-endian, strings as u32 len + bytes
- *     order: HEAD, MODEL*, FLAG*, TENANT*, FILE*, TASK* (by number), FINISHED (their order), IDEM*, END
+ *     order: HEAD, MODEL*, FLAG*, TENANT*, FILE*, TASK* (by number), FINISHED (their order),
+ *            IDEM*, END
  *
- * Symbols are written as text: their numbers depend on how the state was reached, so they stay out of the stream, and the stream's hash
- * is the state's. One pass over the fields of an item both writes and reads it. */
+ * Symbols are written as text: their numbers depend on how the state was reached, so they stay out
+ * of the stream, and the stream's hash is the state's. One pass over the fields of an item both
+ * writes and reads it. */
 #include "task/core.h"
 
 #include <string.h>
 
 #define SNAPSHOT_VERSION 1
-#define PIECE_MAX (64 * KIB)
+#define PIECE_MAX        (64 * KIB)
 
-typedef enum { ITEM_HEAD = 1, ITEM_MODEL, ITEM_FLAG, ITEM_TENANT, ITEM_FILE, ITEM_TASK, ITEM_FINISHED, ITEM_IDEM, ITEM_END } Item;
+typedef enum {
+    ITEM_HEAD = 1,
+    ITEM_MODEL,
+    ITEM_FLAG,
+    ITEM_TENANT,
+    ITEM_FILE,
+    ITEM_TASK,
+    ITEM_FINISHED,
+    ITEM_IDEM,
+    ITEM_END
+} Item;
 
 /* ---- fields, written or read ---- */
 
@@ -24,8 +36,10 @@ typedef struct {
 
 static void p_u8(Pass *p, uint8_t *v)
 {
-    if (p->out) buf_u8(p->out, *v);
-    else *v = cursor_u8(&p->in);
+    if (p->out)
+        buf_u8(p->out, *v);
+    else
+        *v = cursor_u8(&p->in);
 }
 
 static void p_bool(Pass *p, bool *v)
@@ -37,20 +51,26 @@ static void p_bool(Pass *p, bool *v)
 
 static void p_u16(Pass *p, uint16_t *v)
 {
-    if (p->out) buf_u16(p->out, *v);
-    else *v = cursor_u16(&p->in);
+    if (p->out)
+        buf_u16(p->out, *v);
+    else
+        *v = cursor_u16(&p->in);
 }
 
 static void p_u32(Pass *p, uint32_t *v)
 {
-    if (p->out) buf_u32(p->out, *v);
-    else *v = cursor_u32(&p->in);
+    if (p->out)
+        buf_u32(p->out, *v);
+    else
+        *v = cursor_u32(&p->in);
 }
 
 static void p_u64(Pass *p, uint64_t *v)
 {
-    if (p->out) buf_u64(p->out, *v);
-    else *v = cursor_u64(&p->in);
+    if (p->out)
+        buf_u64(p->out, *v);
+    else
+        *v = cursor_u64(&p->in);
 }
 
 static void p_i64(Pass *p, int64_t *v)
@@ -313,14 +333,17 @@ int core_snapshot(const Core *core, int (*put)(void *ctx, Str piece), void *ctx)
         Str kind = str_from(c->flags[i].kind), subject = str_from(c->flags[i].subject);
         WRITE_ITEM(w, ITEM_FLAG, (p_str(p, &kind), p_str(p, &subject)));
     }
-    for (uint32_t i = 0; i < c->tenants_len; i++) WRITE_ITEM(w, ITEM_TENANT, tenant(p, &c->tenants[i]));
-    for (File *f = directory_newer(&c->files, 0); f && !w->err; f = directory_newer(&c->files, f->no))
+    for (uint32_t i = 0; i < c->tenants_len; i++)
+        WRITE_ITEM(w, ITEM_TENANT, tenant(p, &c->tenants[i]));
+    for (File *f = directory_newer(&c->files, 0); f && !w->err;
+         f = directory_newer(&c->files, f->no))
         WRITE_ITEM(w, ITEM_FILE, file(p, f));
-    for (Task *t = directory_newer(&c->tasks, 0); t && !w->err; t = directory_newer(&c->tasks, t->no))
+    for (Task *t = directory_newer(&c->tasks, 0); t && !w->err;
+         t = directory_newer(&c->tasks, t->no))
         WRITE_ITEM(w, ITEM_TASK, task(p, t));
-    LIST_FOR(t, &c->finished, Task, finished) WRITE_ITEM(w, ITEM_FINISHED, p_u64(p, &t->no));
-    LIST_FOR(e, &c->idem_order, IdemEntry, order) WRITE_ITEM(w, ITEM_IDEM, idem(p, e));
-    LIST_FOR(e, &c->idem_linger, IdemEntry, order) WRITE_ITEM(w, ITEM_IDEM, idem(p, e));
+    LIST_FOR (t, &c->finished, Task, finished) WRITE_ITEM(w, ITEM_FINISHED, p_u64(p, &t->no));
+    LIST_FOR (e, &c->idem_order, IdemEntry, order) WRITE_ITEM(w, ITEM_IDEM, idem(p, e));
+    LIST_FOR (e, &c->idem_linger, IdemEntry, order) WRITE_ITEM(w, ITEM_IDEM, idem(p, e));
     uint64_t count = c->tasks.count;
     WRITE_ITEM(w, ITEM_END, p_u64(p, &count));
     if (!w->err && w->stream.len) w->err = put(ctx, buf_str(&w->stream));
@@ -350,7 +373,9 @@ static int restore_head(Pass *p, const LogPoint *covers)
     uint32_t version = 0;
     head(p, &version);
     if (version > SNAPSHOT_VERSION) return ERR_UNSUPPORTED;
-    return version == 0 || p->c->shard != covers->shard || p->c->epoch != covers->epoch ? ERR_INVALID : 0;
+    return version == 0 || p->c->shard != covers->shard || p->c->epoch != covers->epoch
+               ? ERR_INVALID
+               : 0;
 }
 
 static int restore_model(Pass *p)
@@ -382,7 +407,8 @@ static int restore_task(Pass *p)
     Task *t = mem_new(sizeof *t);
     list_init(&t->finished);
     task(p, t);
-    if (p->in.bad || t->no == 0 || !t->tenant || t->state >= TASK_STATES || t->class >= CLASSES || t->fail >= FAILS ||
+    if (p->in.bad || t->no == 0 || !t->tenant || t->state >= TASK_STATES || t->class >= CLASSES ||
+        t->fail >= FAILS ||
         directory_older(&p->c->tasks, UINT64_MAX) != directory_older(&p->c->tasks, t->no)) {
         task_free(t);
         return ERR_INVALID;
@@ -396,7 +422,8 @@ static int restore_finished(Pass *p)
     uint64_t no = 0;
     p_u64(p, &no);
     Task *t = core_task(p->c, no);
-    if (p->in.bad || !t || !task_state_terminal((TaskState)t->state) || !list_empty(&t->finished)) return ERR_INVALID;
+    if (p->in.bad || !t || !task_state_terminal((TaskState)t->state) || !list_empty(&t->finished))
+        return ERR_INVALID;
     finished_link(p->c, t);
     return 0;
 }
@@ -416,8 +443,10 @@ static int restore_idem(Pass *p)
 static int restore_item(Pass *p, Item kind, const LogPoint *covers)
 {
     switch (kind) {
-    case ITEM_HEAD: return restore_head(p, covers);
-    case ITEM_MODEL: return restore_model(p);
+    case ITEM_HEAD:
+        return restore_head(p, covers);
+    case ITEM_MODEL:
+        return restore_model(p);
     case ITEM_FLAG: {
         Str k = {0}, subject = {0};
         p_str(p, &k);
@@ -434,10 +463,14 @@ static int restore_item(Pass *p, Item kind, const LogPoint *covers)
         to->device_ns_total = t.device_ns_total;
         return 0;
     }
-    case ITEM_FILE: return restore_file(p);
-    case ITEM_TASK: return restore_task(p);
-    case ITEM_FINISHED: return restore_finished(p);
-    case ITEM_IDEM: return restore_idem(p);
+    case ITEM_FILE:
+        return restore_file(p);
+    case ITEM_TASK:
+        return restore_task(p);
+    case ITEM_FINISHED:
+        return restore_finished(p);
+    case ITEM_IDEM:
+        return restore_idem(p);
     case ITEM_END: {
         uint64_t count = 0;
         p_u64(p, &count);
@@ -451,7 +484,8 @@ int core_restore(Core *c, const LogPoint *covers, Str piece)
 {
     Buf *stream = &c->restoring;
     buf_put_str(stream, piece);
-    if (piece.n == 0) return stream->len == 0 ? 0 : ERR_INVALID; /* the end: nothing may be left over */
+    if (piece.n == 0)
+        return stream->len == 0 ? 0 : ERR_INVALID; /* the end: nothing may be left over */
     size_t used = 0;
     int err = 0;
     while (!err && stream->len - used >= 5) {

@@ -19,7 +19,8 @@ Sym sym_intern(Core *c, Str s)
         uint32_t cap = c->symbols_cap ? c->symbols_cap * 2 : 64;
         c->symbols = mem_grow(c->symbols, cap * sizeof *c->symbols);
         c->tenant_of = mem_grow(c->tenant_of, (cap + 1) * sizeof *c->tenant_of);
-        for (uint32_t i = c->symbols_cap ? c->symbols_cap + 1 : 0; i <= cap; i++) c->tenant_of[i] = 0;
+        for (uint32_t i = c->symbols_cap ? c->symbols_cap + 1 : 0; i <= cap; i++)
+            c->tenant_of[i] = 0;
         c->symbols_cap = cap;
     }
     Symbol *symbol = mem_new(sizeof *symbol);

@@ -1,5 +1,6 @@
-/* The task machine: one transition each, then chance: a long random run whose log, replayed, and whose snapshot plus tail give
- * the same state (invariants 3, 5, 6, 7, 8, 9, 11, 13, 18 of the design's list). */
+/* The task machine: one transition each, then chance: a long random run whose log, replayed, and
+ * whose snapshot plus tail give the same state (invariants 3, 5, 6, 7, 8, 9, 11, 13, 18 of the
+ * design's list). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +18,7 @@ typedef struct {
     Core *core;
     FrameBuilder b;
     LogPoint at;
-    Buf log;          /* frames, one after another */
+    Buf log; /* frames, one after another */
     int64_t now;
     CoreLimits limits;
     uint64_t ready, freed, voided, left, charged;
@@ -29,7 +30,8 @@ static void on_changed(void *ctx, Task *t, TaskState before, const TaskEvent *e)
 {
     World *w = ctx;
     assert_true(e->seq == w->at.next_seq || e->seq < w->at.next_seq + 64);
-    if (e->kind == EVENT_FINISHED) assert_true(before < TASK_SUCCEEDED && task_state_terminal(t->state));
+    if (e->kind == EVENT_FINISHED)
+        assert_true(before < TASK_SUCCEEDED && task_state_terminal(t->state));
 }
 
 static void on_ready(void *ctx, Task *t)
@@ -99,7 +101,8 @@ static void commit(World *w)
     frame_seal(&w->b, w->now, &w->at, &w->log);
     frame_reset(&w->b);
     Frame f;
-    assert_int_equal(frame_read((Str){(char *)w->log.data + start, w->log.len - start}, &f, &len), 0);
+    assert_int_equal(frame_read((Str){(char *)w->log.data + start, w->log.len - start}, &f, &len),
+                     0);
     assert_int_equal(core_apply(w->core, &f), 0);
     assert_int_equal(core_misfits(w->core), 0);
 }
@@ -107,7 +110,8 @@ static void commit(World *w)
 static void lead(World *w)
 {
     commit(w);
-    CoreObserver o = {w, on_changed, on_ready, on_unready, on_freed, on_void, on_leaving, on_file_leaving};
+    CoreObserver o = {w,        on_changed, on_ready,   on_unready,
+                      on_freed, on_void,    on_leaving, on_file_leaving};
     core_observe(w->core, &o, w->now);
 }
 
@@ -175,7 +179,9 @@ static Core *restore(World *w, const Buf *snapshot, const LogPoint *covers)
     Core *c = core_new(&w->limits, 1);
     for (size_t at = 0; at < snapshot->len; at += 1000) /* pieces need not end where items do */
         assert_int_equal(
-            core_restore(c, covers, (Str){(char *)snapshot->data + at, MIN((size_t)1000, snapshot->len - at)}), 0);
+            core_restore(c, covers,
+                         (Str){(char *)snapshot->data + at, MIN((size_t)1000, snapshot->len - at)}),
+            0);
     assert_int_equal(core_restore(c, covers, (Str){"", 0}), 0);
     return c;
 }
@@ -195,7 +201,8 @@ static void a_task_succeeds_once(void **ctx)
     assert_int_equal(state(&w, no), TASK_SUCCEEDED);
     Decision again = core_succeed(w.core, no, token, STR("43"), NULL, 0, u, &w.b);
     assert_true(again.code == CODE_OK && again.duplicate && w.b.records == 0);
-    assert_int_equal(core_succeed(w.core, no, token + 1, STR("43"), NULL, 0, u, &w.b).code, CODE_CONFLICT);
+    assert_int_equal(core_succeed(w.core, no, token + 1, STR("43"), NULL, 0, u, &w.b).code,
+                     CODE_CONFLICT);
     assert_int_equal(w.b.records, 0);
     assert_memory_equal(core_task(w.core, no)->output.bytes, "42", 2);
     assert_int_equal(w.charged, 5);
@@ -216,7 +223,8 @@ static void cancel_while_running_holds_the_slot(void **ctx)
     assert_int_equal(w.voided, 1);
     assert_int_equal(w.freed, 0);
     /* The late result changes nothing, but frees and charges the slot, once. */
-    assert_int_equal(core_succeed(w.core, no, token, STR("1"), NULL, 0, (Usage){9, 9}, &w.b).code, CODE_CONFLICT);
+    assert_int_equal(core_succeed(w.core, no, token, STR("1"), NULL, 0, (Usage){9, 9}, &w.b).code,
+                     CODE_CONFLICT);
     commit(&w);
     assert_int_equal(state(&w, no), TASK_CANCELED);
     assert_int_equal(w.charged, 9);
@@ -305,8 +313,14 @@ static void idempotency_keys(void **ctx)
     World w;
     world_init(&w);
     lead(&w);
-    SubmitSpec s = {.tenant = STR("a"), .model = STR("echo"), .version = STR("1"), .input = STR("1"),
-                    .idempotency_key = STR("k"), .body = {1, 2}, .max_attempts = 1, .retention_s = 1000};
+    SubmitSpec s = {.tenant = STR("a"),
+                    .model = STR("echo"),
+                    .version = STR("1"),
+                    .input = STR("1"),
+                    .idempotency_key = STR("k"),
+                    .body = {1, 2},
+                    .max_attempts = 1,
+                    .retention_s = 1000};
     uint64_t no = submit_with(&w, s);
     Decision d = core_submit(w.core, &s, w.now, &w.b);
     assert_true(d.code == CODE_OK && d.duplicate && d.task_no == no && w.b.records == 0);
@@ -420,12 +434,17 @@ static void one_step(World *w, Random *r)
         static const char *const tenants[] = {"a", "b", "c"};
         char key[8];
         key[0] = (char)('a' + random_below(r, 20));
-        SubmitSpec s = {.tenant = str_from(tenants[random_below(r, 3)]), .model = STR("m"), .version = STR("1"),
-                        .input = {"[1,2,3,4,5,6,7,8]", 17}, .max_attempts = 1 + (uint32_t)random_below(r, 4),
-                        .class = (TaskClass)random_below(r, CLASSES), .retention_s = (uint32_t)random_below(r, 100),
+        SubmitSpec s = {.tenant = str_from(tenants[random_below(r, 3)]),
+                        .model = STR("m"),
+                        .version = STR("1"),
+                        .input = {"[1,2,3,4,5,6,7,8]", 17},
+                        .max_attempts = 1 + (uint32_t)random_below(r, 4),
+                        .class = (TaskClass)random_below(r, CLASSES),
+                        .retention_s = (uint32_t)random_below(r, 100),
                         .delay_ns = random_below(r, 4) ? 0 : (int64_t)random_below(r, 10) * SECOND,
                         .metadata = random_below(r, 3) ? STR("") : STR("{\"k\":\"v\"}")};
-        if (random_below(r, 4) == 0) s.deadline_ns = s.delay_ns + (1 + (int64_t)random_below(r, 30)) * SECOND;
+        if (random_below(r, 4) == 0)
+            s.deadline_ns = s.delay_ns + (1 + (int64_t)random_below(r, 30)) * SECOND;
         if (random_below(r, 3) == 0) s.idempotency_key = (Str){key, 1};
         core_submit(w->core, &s, w->now, &w->b);
         break;
@@ -433,25 +452,34 @@ static void one_step(World *w, Random *r)
     case 2:
     case 3:
         if ((t = some_task(w, r, false))) {
-            LeaseSpec l = {.no = t->no, .worker = STR("w1"), .device = 1, .batch = w->at.next_seq, .batch_size = 1};
+            LeaseSpec l = {.no = t->no,
+                           .worker = STR("w1"),
+                           .device = 1,
+                           .batch = w->at.next_seq,
+                           .batch_size = 1};
             core_lease(w->core, &l, w->now, &w->b);
         }
         break;
     case 4:
     case 5:
         if ((t = some_task(w, r, true)))
-            core_succeed(w->core, t->no, stale ? stale : t->token, STR("{\"answer\":42}"), NULL, 0, u, &w->b);
+            core_succeed(w->core, t->no, stale ? stale : t->token, STR("{\"answer\":42}"), NULL, 0,
+                         u, &w->b);
         break;
     case 6:
         if ((t = some_task(w, r, true)))
-            core_fail(w->core, t->no, stale ? stale : t->token, FAIL_MODEL_ERROR, random_below(r, 3), STR("oh"), u,
-                      w->now, &w->b);
+            core_fail(w->core, t->no, stale ? stale : t->token, FAIL_MODEL_ERROR,
+                      random_below(r, 3), STR("oh"), u, w->now, &w->b);
         break;
     case 7:
         if ((t = some_task(w, r, random_below(r, 2)))) {
-            if (random_below(r, 3) == 0) core_cancel(w->core, t->no, w->now, &w->b);
-            else if (random_below(r, 2)) core_forget(w->core, t->no, &w->b);
-            else core_release(w->core, t->no, t->token, FAIL_MODEL_CRASHED, random_below(r, 2), u, w->now, &w->b);
+            if (random_below(r, 3) == 0)
+                core_cancel(w->core, t->no, w->now, &w->b);
+            else if (random_below(r, 2))
+                core_forget(w->core, t->no, &w->b);
+            else
+                core_release(w->core, t->no, t->token, FAIL_MODEL_CRASHED, random_below(r, 2), u,
+                             w->now, &w->b);
         }
         break;
     default:
@@ -470,7 +498,8 @@ static void recount(World *w)
         ready += t->ready;
         assert_true((t->token != 0) == (t->state == TASK_RUNNING) || task_state_terminal(t->state));
     }
-    for (int s = 0; s < TASK_STATES; s++) assert_int_equal(core_count(w->core, (TaskState)s), counts[s]);
+    for (int s = 0; s < TASK_STATES; s++)
+        assert_int_equal(core_count(w->core, (TaskState)s), counts[s]);
     assert_int_equal(core_ready(w->core), ready);
     assert_int_equal(w->ready, ready);
 }

@@ -1,0 +1,57 @@
+/* mem_disk.h: a disk in memory that behaves as badly as real ones may.
+ *
+ * Every file has two contents: what readers see (the page cache), and what a crash leaves (the disk). Writes reach
+ * the first at once, the second sector by sector: at a sync all, at a crash any subset. Names are alike: creations, renames and
+ * removals are durable at a sync of the folder; a crash keeps any prefix of them. */
+#ifndef TESTS_MEM_DISK_H
+#define TESTS_MEM_DISK_H
+
+#include "base/base.h"
+#include "io/disk.h"
+
+typedef struct MemInode MemInode;
+
+typedef struct {
+    char name[64];
+    MemInode *inode;
+} MemName;
+
+typedef struct {
+    char from[64], to[64]; /* from empty: creation; to empty: removal */
+    MemInode *inode;
+} MemChange;
+
+typedef struct {
+    Disk base;
+    Random random;
+    MemName *names, *durable; /* what is seen; what a crash leaves */
+    size_t names_len, durable_len;
+    MemChange *changes; /* from durable to names */
+    size_t changes_len;
+    MemInode **inodes; /* all there ever were */
+    size_t inodes_len;
+    bool locked;
+
+    uint64_t ops;        /* operations that touch the disk, so far */
+    uint64_t fail_at;    /* the operation with this number fails with fail_err; 0 = none */
+    int fail_err;
+    uint64_t die_at;     /* from this operation on everything fails: the machine is gone; 0 = never */
+    bool dead;
+    uint64_t capacity;   /* bytes that all files may take; 0 = no limit */
+    uint64_t syncs, writes;
+} MemDisk;
+
+typedef enum { CRASH_KILL /* the process only: all that was written is seen */, CRASH_DROP /* nothing unsynced */,
+               CRASH_TEAR /* any of it */, CRASHES } MemCrash;
+
+MemDisk *mem_disk_new(uint64_t seed);
+MemDisk *mem_disk_clone(const MemDisk *d); /* no locks, no faults set */
+void mem_disk_crash(MemDisk *d, MemCrash how); /* handles that are open stay closable; the lock is released */
+uint64_t mem_disk_used(const MemDisk *d);
+
+/* For damage: the bytes as they are seen, borrowed; NULL when there is no such file. */
+uint8_t *mem_disk_bytes(MemDisk *d, const char *name, size_t *ret_len);
+void mem_disk_put(MemDisk *d, const char *name, const void *p, size_t n); /* makes or replaces a file */
+void mem_disk_remove(MemDisk *d, const char *name);
+
+#endif
