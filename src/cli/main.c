@@ -1,0 +1,56 @@
+/* headrace: one table of subcommands. Everything a person can do with a server, and the server
+ * itself, begins here. */
+#include "cli/commands.h"
+
+#include <signal.h>
+#include <string.h>
+
+/* In the order of help. */
+const Command *const commands[] = {
+    &command_serve,  &command_worker,  &command_submit,     &command_get,
+    &command_wait,   &command_events,  &command_cancel,     &command_retry,
+    &command_delete, &command_tasks,   &command_models,     &command_workers,
+    &command_drain,  &command_cordon,  &command_uncordon,   &command_queues,
+    &command_files,  &command_show,    &command_log,        &command_key,
+    &command_help,   &command_version, &command_completion, NULL,
+};
+
+static int unknown_command(const char *name)
+{
+    const char *names[ARRAY_LEN(commands)];
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        names[i] = commands[i] ? commands[i]->name : NULL;
+    const char *near = nearest_name(str_from(name), names);
+    fail(CLI_USAGE, "there is no command '%s'%s%s%s", name, near ? "; did you mean '" : "",
+         near ? near : "", near ? "'?" : "");
+    hint("headrace help lists them");
+    return CLI_USAGE;
+}
+
+static int run_command(const Command *c, int argc, char **argv)
+{
+    Args a = {0};
+    bool help = false;
+    int status = args_parse(c, argc, argv, &a, &help);
+    if (help) {
+        command_print_help(c, stdout);
+        status = CLI_OK;
+    } else if (status == CLI_OK) {
+        status = c->run(&a);
+    }
+    args_done(&a);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "help";
+    signal(SIGPIPE, SIG_IGN); /* a reader that goes away is an error of write, not our end */
+    terminal_setup();
+    if (!strcmp(name, "--help") || !strcmp(name, "-h")) name = "help";
+    if (!strcmp(name, "--version") || !strcmp(name, "-V")) name = "version";
+    const Command *c = command_find(name);
+    int status = c ? run_command(c, MAX(argc - 2, 0), argv + MIN(argc, 2)) : unknown_command(name);
+    if (fflush(stdout) != 0 && status == CLI_OK) status = CLI_FAILED;
+    return status;
+}

@@ -1,0 +1,360 @@
+/* internal.h: what the gateway's files share. One thread: the loop's.
+ *
+ *     server.c     connections: bytes to requests, answers in order, time limits
+ *     exchange.c   one request and its answer; holding answers until they are durable
+ *     watch.c      who waits for a task: long polls, `Prefer: wait`, event streams
+ *     route.c      the table of routes; what every request must pass
+ *     auth.c problem.c render.c query.c    keys, refusals, JSON of things, query parameters
+ *     submit.c batch.c tasks.c events.c files.c upload.c workers.c models.c ops.c    the routes
+ *
+ * A handler sees an Exchange, never a connection: it reads the request and answers by exchange_reply (at once), or keeps the
+ * exchange (watch.c, a stream, a job) and answers later. Who carries the bytes is behind Exchange.moved. */
+#ifndef GATEWAY_INTERNAL_H
+#define GATEWAY_INTERNAL_H
+
+#include "gateway/gateway.h"
+#include "io/tcp.h"
+#include "wire/http.h"
+#include "wire/json.h"
+
+typedef struct Exchange Exchange;
+typedef void (*Handler)(Exchange *x);
+
+/* ---- routes ---- */
+
+enum {
+    ROUTE_OPEN = 1,      /* no key needed */
+    ROUTE_JSON = 2,      /* has a JSON body: Content-Type demanded */
+    ROUTE_STREAM_IN = 4, /* the handler runs at the head and takes the body by pieces */
+    ROUTE_BODY_EMPTY = 8, /* a POST without a body (one is refused) */
+    ROUTE_WORKER = 16,   /* needs a worker's key, even where no other key is configured */
+    ROUTE_NDJSON = 32,
+};
+
+typedef struct {
+    HttpMethod method;
+    const char *pattern;     /* "/v1/tasks/{id}/events" */
+    Handler handle;
+    uint32_t scope;          /* SCOPE_*, one of which the key must have */
+    uint32_t flags;
+    const char *summary;     /* for openapi.json */
+    const char *query;       /* names of query parameters, blank-separated; others are refused */
+    const char *body;        /* schema of the body, or NULL */
+    int status;              /* of success */
+    const char *answer;      /* schema of the answer; NULL: none or not JSON */
+} Route;
+extern const Route routes[];
+extern const size_t routes_len;
+
+/* ---- an exchange ---- */
+
+typedef enum { WATCH_NONE, WATCH_SUBMIT /* 202 when it is not met */, WATCH_FINISH, WATCH_CHANGE, WATCH_EVENTS } WatchMode;
+
+/* Stream text that waits for its records: pieces in order, each with the sequence it needs. */
+typedef struct {
+    uint64_t seq;
+    size_t len;
+} HeldPiece;
+typedef struct {
+    Buf text, pieces;  /* of HeldPiece */
+    size_t first;      /* the first piece not yet released */
+    bool ends;         /* the stream ends after the last piece */
+    List link;         /* in Gateway.held_texts while pieces are left */
+    Exchange *x;
+} HeldText;
+
+#define AUTH_TEXT_MAX 256
+typedef struct {       /* the last key a connection showed: spares a SHA-256 a request */
+    char text[AUTH_TEXT_MAX];
+    size_t len;
+    const GatewayKey *key;
+} AuthCache;
+
+struct Exchange {
+    Gateway *g;
+    List link;               /* in its connection's, in order of request */
+    void *conn;              /* of the transport */
+    void (*moved)(Exchange *x); /* the transport's: bytes came free in out, or it ended */
+    AuthCache *auth;         /* or NULL */
+
+    /* the request; borrowed, valid until the handler returns (ROUTE_STREAM_IN: until the body has ended) */
+    const HttpRequest *req;
+    const Route *route;
+    Str params[2];
+    Str tenant;              /* the caller's; borrowed from its key */
+    bool any_tenant;         /* it may see every tenant's things */
+    uint32_t scopes;
+    uint64_t began_ns;       /* hrtime */
+
+    /* the answer */
+    Buf headers;             /* further header lines of the answer to come */
+    Buf out;                 /* bytes to leave, unless held */
+    uint16_t status;
+    bool head_only, answered, ended, close;
+    bool chunked, exclusive; /* exclusive: the next request of this connection waits for its end */
+    bool held;               /* out waits in Gateway.held for hold_seq */
+    bool body_whole;         /* ROUTE_STREAM_IN: the body has ended */
+    bool paused_in;          /* take no more body for now */
+    bool counted;
+    uint64_t hold_seq;
+    List hold;
+    HeldText *later;         /* streams only */
+
+    /* waiting for a task */
+    WatchMode watching;
+    uint64_t watch_no;
+    TableNode watch;
+    HeapNode timer;          /* key: loop ms */
+    uint64_t seen_seq;       /* events: the last transition sent */
+    uint32_t seen_n;
+
+    /* a handler's own state; drop frees it when the exchange ends, early or not */
+    void *state;
+    void (*take)(Exchange *x, Str piece);  /* body pieces; then once with body_whole set */
+    void (*drained)(Exchange *x);          /* all of out has left: make more */
+    void (*drop)(Exchange *x);
+};
+
+/* ---- the gateway ---- */
+
+#define ROUTES_MAX 64
+#define DURATION_BUCKETS 14
+typedef struct {
+    uint64_t by_class[6];    /* [status / 100] */
+    uint64_t duration[DURATION_BUCKETS];
+    uint64_t duration_sum_ns, count;
+} RouteCount;
+
+typedef struct Conn Conn;
+typedef struct Gone Gone;
+
+struct Gateway {
+    uv_loop_t *loop;
+    GatewayOptions o;
+    GatewayKey *keys;        /* owned copy; the worker's is the last */
+    size_t keys_len;
+    bool keyless;            /* no key but the worker's: loopback only */
+    GatewayPorts p;
+    TcpListener *listener;
+    char address[96], *files_dir;
+    bool draining, closing, handles_closed;
+    int handles;
+
+    /* scratch memory, each for one use at a time: body for the answer being rendered (no port that changes tasks may be called
+     * between its first byte and exchange_reply), lines for a piece of a stream (the same), text for what a handler decodes */
+    Buf body, text, lines;
+    Json json;
+    char common[160];        /* Date and the headers every answer has */
+    size_t common_len;
+    uint64_t common_until_ms;
+
+    List held;               /* of Exchange.hold, by hold_seq */
+    size_t held_len;
+    List held_texts;         /* of HeldText.link */
+    Exchange *spare[256];
+    size_t spare_len, exchanges; /* live ones */
+
+    Table watch;             /* Exchange.watch by task number */
+    size_t watching;
+    Heap timers;             /* Exchange.timer */
+    uv_timer_t timer, sweep;
+
+    Table streams;           /* WorkerStream by worker id */
+    Table buckets;           /* rate limits by tenant */
+    Table leased;            /* running tasks that refer to files */
+    List gone_files;         /* contents to unlink once durable */
+    size_t jobs;             /* on libuv's threads */
+    Buf openapi;
+
+    RouteCount counts[ROUTES_MAX + 1]; /* the last: no route */
+    uint64_t refused_connections, replays;
+};
+
+/* ---- exchange.c ---- */
+Exchange *exchange_new(Gateway *g);
+void exchange_free(Exchange *x);                 /* early too: everything it waits for is let go */
+/* A header line of the answer to come. */
+void exchange_header(Exchange *x, const char *name, const char *fmt, ...) HR_PRINTF(3, 4);
+/* Answers with `body`; complete. type NULL: no body. */
+void exchange_reply(Exchange *x, int status, const char *type, Str body);
+void exchange_reply_json(Exchange *x, int status); /* Gateway.body */
+/* Answers piece by piece: length < 0 = chunked. */
+void exchange_begin(Exchange *x, int status, const char *type, int64_t length);
+void exchange_put(Exchange *x, Str piece, uint64_t seq); /* leaves once seq is durable; 0: at once, in order */
+void exchange_end(Exchange *x);
+/* What is put out from now on waits until seq is durable. Call it before exchange_reply. */
+void exchange_hold(Exchange *x, uint64_t seq);
+size_t exchange_waiting(const Exchange *x);      /* bytes of a stream not yet durable */
+void exchange_start_gateway(Gateway *g);
+bool exchange_nothing_held(const Gateway *g);
+
+/* ---- watch.c ---- */
+void watch_task(Exchange *x, const Task *t, WatchMode mode, uint32_t timeout_ms);
+void watch_stop(Exchange *x);
+void watch_again(Exchange *x, uint32_t timeout_ms); /* moves the timer only */
+void watch_answer_all(Gateway *g);               /* draining */
+void watch_due(Gateway *g);
+void watch_done_gateway(Gateway *g);
+
+/* ---- route.c ---- */
+/* At the head: finds the route and checks host, origin, key and form. False: answered with a problem. *ret_body_max: what may follow. */
+bool route_head(Exchange *x, uint64_t *ret_body_max);
+void route_body(Exchange *x);                    /* the request is whole: run the handler */
+void route_count(Exchange *x);
+int route_index(const Route *r);                 /* routes_len for NULL */
+
+/* ---- auth.c ---- */
+bool auth_check(Exchange *x);                    /* false: answered */
+bool auth_scope(Exchange *x, uint32_t scope);    /* has it (without keys: yes, but for the worker's) */
+bool auth_rate(Exchange *x, Str tenant, bool headers, uint32_t *ret_retry_ms); /* takes one submit's token */
+void auth_done_gateway(Gateway *g);
+/* The tenant that lookups are limited to: empty for those who see all. */
+static inline Str auth_view(const Exchange *x)
+{
+    return x->any_tenant ? (Str){"", 0} : x->tenant;
+}
+
+/* ---- problem.c ---- */
+typedef struct {
+    int status;
+    Code code;
+    uint32_t retry_after_ms;
+    char field[64];
+    char detail[320];
+} Problem;
+Problem problem_of(int status, Code code, const char *field, const char *fmt, ...) HR_PRINTF(4, 5);
+Problem problem_of_fault(const JsonFault *f);
+Problem problem_of_decision(const Decision *d);
+void problem_json(Buf *b, const Problem *p, Str instance);
+void problem_reply(Exchange *x, const Problem *p);
+void problem_say(Exchange *x, int status, Code code, const char *field, const char *fmt, ...) HR_PRINTF(5, 6);
+
+/* ---- render.c ---- */
+void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Buf *b);
+void render_file(Gateway *g, const File *f, Buf *b);
+void render_event(Gateway *g, const Task *t, const TaskEvent *e, Buf *b); /* JSON of a status event */
+void render_problem_code(Code c, Buf *b);
+
+/* ---- query.c ---- */
+/* A query parameter by name, decoded into Gateway.text; false: not there. Unknown names and bad escapes are refused by route_head. */
+bool query_get(Exchange *x, const char *name, Str *ret);
+bool query_check(Exchange *x);                   /* false: answered */
+bool query_uint(Exchange *x, const char *name, uint64_t max, uint64_t *ret, bool *ret_given); /* false: answered */
+/* `Prefer: wait=N`: seconds (0: not asked for); false: answered. */
+bool query_prefer_wait(Exchange *x, uint32_t *ret_s);
+/* The task of params[0], visible to the caller; NULL: answered. */
+Task *query_task(Exchange *x);
+uint64_t query_task_no(Gateway *g, Str id);      /* 0: not a task in memory */
+
+/* ---- submit.c ---- */
+typedef struct {
+    Str model, version, input, metadata, traceparent, key;
+    TaskClass class;
+    int64_t deadline_ns, delay_ns;
+    uint32_t max_attempts, retention_s;
+    Digest128 body;
+    uint64_t files[TASK_FILES_MAX];
+    size_t files_len;
+    Buf compacted;           /* owns input when it had line breaks */
+} Submit;
+void submit_done(Submit *s);
+/* Reads and checks a submit's JSON (Gateway.json holds it). line: of a batch, which may carry its idempotency_key. */
+bool submit_read(Exchange *x, Str body, bool line, Submit *ret, Problem *problem);
+/* Hands it to the shard. False: *problem. True: *ret_task (NULL: it has left memory) and whether it is a repeat. */
+bool submit_decide(Exchange *x, Submit *s, Task **ret_task, bool *ret_repeat, Problem *problem);
+/* The files an input or output refers to by {"$file": "file_…"}. False: *problem. */
+bool submit_files(Exchange *x, yyjson_val *v, Str tenant, const char *field, uint64_t files[TASK_FILES_MAX], size_t *ret_len,
+                  Problem *problem);
+bool submit_identity(Exchange *x, Str key_header, Str body, Submit *s, Problem *problem);
+/* Stores an input that is too large for the log, then calls back with a Submit whose input is a reference. */
+typedef struct BigInput BigInput;
+struct BigInput {
+    Exchange *x;             /* NULL: it is gone */
+    Gateway *g;
+    Submit s;                /* strings point into copy */
+    Buf copy;
+    char file_id[32], tenant[64];
+    Sha256 sha256;
+    uint64_t size;
+    int err;
+    uv_work_t work;
+    void (*done)(BigInput *b); /* s is ready, or err; runs only while x is there */
+};
+void submit_store_big(Exchange *x, Submit *s, BigInput *b);
+bool submit_big_decide(BigInput *b, Task **ret_task, bool *ret_repeat, Problem *problem);
+void submit_big_free(BigInput *b);
+
+void submit_post(Exchange *x);
+void batch_post(Exchange *x);
+
+/* ---- tasks.c ---- */
+void tasks_answer(Exchange *x, Task *t, int status, bool with_input);
+void tasks_get(Exchange *x);
+void tasks_list(Exchange *x);
+void tasks_cancel(Exchange *x);
+void tasks_retry(Exchange *x);
+void tasks_forget(Exchange *x);
+void tasks_log(Exchange *x);
+
+/* ---- events.c ---- */
+void events_get(Exchange *x);
+void events_push(Exchange *x, Task *t, const TaskEvent *e);
+void events_progress(Exchange *x, Task *t);
+void events_beat(Exchange *x);
+
+/* ---- files.c, upload.c ---- */
+int files_open(Gateway *g, Buf *why);
+void files_done_gateway(Gateway *g);
+void files_durable(Gateway *g, uint64_t seq);
+void files_new_id(char ret[32]);
+void files_path(const Gateway *g, const char *id, char ret[600]);
+void files_tmp_path(const Gateway *g, const char *id, char ret[600]);
+int files_publish(const Gateway *g, const char *id, int fd); /* blocking: fsync, rename, fsync of the folder; closes fd */
+int files_store(const Gateway *g, const char *id, Str bytes); /* blocking: the same for bytes in memory */
+void files_get(Exchange *x);
+void files_content(Exchange *x);
+void files_delete(Exchange *x);
+void files_post(Exchange *x);
+void files_task_changed(Gateway *g, const Task *t, const TaskEvent *e);
+bool files_is_leased(Gateway *g, const File *f);
+
+/* ---- workers.c (its API for workers), fleet.c (for people) ---- */
+void worker_register(Exchange *x);
+void worker_stream(Exchange *x);
+void worker_reports(Exchange *x);
+void worker_done_gateway(Gateway *g);
+void fleet_workers(Exchange *x);
+void fleet_worker(Exchange *x);
+void fleet_drain(Exchange *x);
+void fleet_cordon(Exchange *x);
+void fleet_uncordon(Exchange *x);
+void fleet_models(Exchange *x);
+void fleet_model(Exchange *x);
+void fleet_version(Exchange *x);
+void fleet_pause(Exchange *x);
+void fleet_resume(Exchange *x);
+void fleet_queues(Exchange *x);
+void fleet_tenants(Exchange *x);
+
+/* ---- ops.c, openapi.c ---- */
+void ops_livez(Exchange *x);
+void ops_readyz(Exchange *x);
+void ops_startupz(Exchange *x);
+void ops_metrics(Exchange *x);
+void ops_home(Exchange *x);
+void openapi_get(Exchange *x);
+
+/* ---- server.c ---- */
+void server_resume_body(Exchange *x);            /* paused_in was cleared */
+size_t server_unsent(const Exchange *x);         /* bytes put out that the peer has not taken */
+
+static inline Core *core_of(const Gateway *g)
+{
+    return g->p.core(g->p.ctx);
+}
+static inline int64_t now_of(const Gateway *g)
+{
+    return g->p.now_ns(g->p.ctx);
+}
+
+#endif

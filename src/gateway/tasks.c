@@ -1,0 +1,300 @@
+/* Reading, listing, canceling, retrying, forgetting tasks. */
+#include "gateway/internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define LIST_DEFAULT 50
+#define LIST_MAX 200
+#define LIST_SCAN 20000 /* tasks looked at for one page: then the cursor goes on from there */
+
+/* Answers with the task as it is now; leaves once its last record is durable. */
+void tasks_answer(Exchange *x, Task *t, int status, bool with_input)
+{
+    Gateway *g = x->g;
+    watch_stop(x);
+    exchange_hold(x, t->last_seq);
+    buf_clear(&g->body);
+    render_task(g, t, with_input, true, &g->body);
+    exchange_reply_json(x, status);
+}
+
+void tasks_get(Exchange *x)
+{
+    uint64_t wait_s = 0;
+    bool given, with_input = false;
+    uint32_t prefer_s;
+    Str include;
+    if (!query_uint(x, "wait", 60, &wait_s, &given) || !query_prefer_wait(x, &prefer_s)) return;
+    if (query_get(x, "include", &include)) {
+        if (!str_eqz(include, "input")) {
+            problem_say(x, 422, CODE_INVALID_REQUEST, "include", "\"include\" may be \"input\"");
+            return;
+        }
+        with_input = true;
+    }
+    Task *t = query_task(x);
+    if (!t) return;
+    bool wait = (wait_s || prefer_s) && !task_state_terminal(t->state) && !x->g->draining && !x->head_only;
+    if (!wait) tasks_answer(x, t, 200, with_input);
+    else if (wait_s) watch_task(x, t, WATCH_CHANGE, (uint32_t)wait_s * 1000);
+    else watch_task(x, t, WATCH_FINISH, prefer_s * 1000);
+}
+
+static void decided(Exchange *x, Decision d, uint64_t no, int status)
+{
+    Gateway *g = x->g;
+    Task *t = core_task(core_of(g), no);
+    if (d.code != CODE_OK) {
+        Problem p = problem_of_decision(&d);
+        if (t) exchange_hold(x, t->last_seq); /* the refusal tells a state, too */
+        problem_reply(x, &p);
+    } else if (!t) {
+        problem_say(x, 410, CODE_GONE, NULL, "the task has left memory");
+    } else {
+        tasks_answer(x, t, status, false);
+    }
+}
+
+void tasks_cancel(Exchange *x)
+{
+    Gateway *g = x->g;
+    Task *t = query_task(x);
+    if (!t) return;
+    uint64_t no = t->no;
+    decided(x, g->p.cancel(g->p.ctx, no), no, 200);
+}
+
+void tasks_forget(Exchange *x)
+{
+    Gateway *g = x->g;
+    Task *t = query_task(x);
+    if (!t) return;
+    uint64_t no = t->no;
+    Decision d = g->p.forget(g->p.ctx, no);
+    if (d.code != CODE_OK) {
+        decided(x, d, no, 204);
+        return;
+    }
+    exchange_hold(x, g->p.last_seq(g->p.ctx));
+    exchange_reply(x, 204, NULL, (Str){"", 0});
+}
+
+void tasks_retry(Exchange *x)
+{
+    Gateway *g = x->g;
+    Core *c = core_of(g);
+    Task *t = query_task(x);
+    if (!t) return;
+    if (!task_state_terminal(t->state)) {
+        exchange_hold(x, t->last_seq);
+        problem_say(x, 409, CODE_CONFLICT, NULL, "the task is %s; only an ended one can be submitted again",
+                    task_state_name((TaskState)t->state));
+        return;
+    }
+    if (t->input.forgotten || !t->input.bytes) {
+        exchange_hold(x, t->last_seq);
+        problem_say(x, 410, CODE_GONE, NULL, "the task's input has been deleted; submit it anew");
+        return;
+    }
+    Decision d = g->p.accepting(g->p.ctx);
+    uint32_t retry_ms = 0;
+    Str tenant = core_sym(c, t->tenant);
+    if (d.code == CODE_OK && !auth_rate(x, tenant, true, &retry_ms)) {
+        d = (Decision){.code = CODE_RATE_LIMITED, .retry_after_ms = retry_ms};
+        snprintf(d.detail, sizeof d.detail, "the tenant may submit %g tasks a second", g->o.tenant_rate);
+    }
+    if (d.code != CODE_OK) {
+        Problem p = problem_of_decision(&d);
+        problem_reply(x, &p);
+        return;
+    }
+    /* The same version where it still is, else what a submit without one gets today. */
+    uint64_t files[TASK_FILES_MAX];
+    size_t files_len = 0;
+    JsonFault fault = {0};
+    Problem problem;
+    yyjson_val *input = json_read(&g->json, (Str){(char *)t->input.bytes, t->input.len}, &fault);
+    if (input && !submit_files(x, input, tenant, "input", files, &files_len, &problem)) {
+        problem.status = 410;
+        problem.code = CODE_GONE;
+        problem_reply(x, &problem);
+        return;
+    }
+    const ModelEntry *m = core_model(c, core_sym(c, t->model), core_sym(c, t->version));
+    if (!m) m = core_model_latest(c, core_sym(c, t->model));
+    SubmitSpec spec = {
+        .tenant = tenant,
+        .model = core_sym(c, t->model),
+        .version = m ? core_sym(c, m->version) : core_sym(c, t->version),
+        .input = {(char *)t->input.bytes, t->input.len},
+        .metadata = t->extra ? buf_str(&t->extra->metadata) : (Str){"", 0},
+        .class = (TaskClass)t->class,
+        .deadline_ns = t->deadline_ns ? t->deadline_ns - t->created_ns : 0,
+        .max_attempts = t->max_attempts,
+        .retention_s = t->retention_s,
+        .retry_of = t,
+        .files = files,
+        .files_len = files_len,
+    };
+    d = g->p.submit(g->p.ctx, &spec);
+    Task *made = d.code == CODE_OK ? core_task(c, d.task_no) : NULL;
+    if (made) {
+        TaskIdText id;
+        core_task_id(c, made, &id);
+        exchange_header(x, "Location", "/v1/tasks/%s", id.z);
+    }
+    decided(x, d, d.task_no, 201);
+}
+
+void tasks_log(Exchange *x)
+{
+    Gateway *g = x->g;
+    Task *t = query_task(x);
+    if (!t) return;
+    exchange_hold(x, t->last_seq);
+    buf_clear(&g->body);
+    g->p.task_log(g->p.ctx, t->no, &g->body);
+    exchange_reply(x, 200, "text/plain; charset=utf-8", buf_str(&g->body));
+}
+
+/* ---- list ---- */
+
+typedef struct {
+    uint32_t states, classes;
+    Sym model, version, tenant;
+    bool none;            /* a filter names what does not exist */
+    int64_t created_after_ns;
+    uint64_t limit, before;
+} Filter;
+
+static bool next_item(Str *list, Str *ret)
+{
+    if (!list->n) return false;
+    const char *comma = memchr(list->p, ',', list->n);
+    *ret = (Str){list->p, comma ? (size_t)(comma - list->p) : list->n};
+    size_t used = ret->n + (comma != NULL);
+    list->p += used;
+    list->n -= used;
+    return true;
+}
+
+static bool read_states(Exchange *x, Filter *f)
+{
+    Str list, one;
+    if (!query_get(x, "status", &list)) return true;
+    while (next_item(&list, &one)) {
+        TaskState s;
+        if (task_state_from(one, &s)) {
+            problem_say(x, 422, CODE_INVALID_REQUEST, "status",
+                        "\"status\" is a list of queued, running, succeeded, failed, canceled, expired; \"%.*s\" is none of them",
+                        (int)MIN(one.n, (size_t)40), one.p);
+            return false;
+        }
+        f->states |= 1u << s;
+    }
+    return true;
+}
+
+static bool read_classes(Exchange *x, Filter *f)
+{
+    Str list, one;
+    if (!query_get(x, "priority", &list)) return true;
+    while (next_item(&list, &one)) {
+        TaskClass c;
+        if (task_class_from(one, &c)) {
+            problem_say(x, 422, CODE_INVALID_REQUEST, "priority",
+                        "\"priority\" is a list of critical, standard, batch; \"%.*s\" is none of them",
+                        (int)MIN(one.n, (size_t)40), one.p);
+            return false;
+        }
+        f->classes |= 1u << c;
+    }
+    return true;
+}
+
+static bool read_names(Exchange *x, Filter *f)
+{
+    Core *c = core_of(x->g);
+    Str s;
+    if (query_get(x, "model", &s)) {
+        const char *colon = memrchr(s.p, ':', s.n);
+        Str name = {s.p, colon ? (size_t)(colon - s.p) : s.n};
+        f->model = core_sym_find(c, name);
+        if (colon) f->version = core_sym_find(c, (Str){colon + 1, s.n - name.n - 1});
+        if (!f->model || (colon && !f->version)) f->none = true;
+    }
+    bool named = query_get(x, "tenant", &s);
+    if (named && !x->any_tenant && !str_eq(s, x->tenant)) {
+        problem_say(x, 403, CODE_FORBIDDEN, "tenant", "your key sees the tenant \"%.*s\" only", STR_ARG(x->tenant));
+        return false;
+    }
+    if (!named && !x->any_tenant) {
+        s = x->tenant;
+        named = true;
+    }
+    if (named) {
+        f->tenant = core_sym_find(c, s);
+        if (!f->tenant) f->none = true;
+    }
+    return true;
+}
+
+static bool matches(const Task *t, const Filter *f)
+{
+    return (!f->states || f->states >> t->state & 1) && (!f->classes || f->classes >> t->class & 1) &&
+           (!f->model || t->model == f->model) && (!f->version || t->version == f->version) &&
+           (!f->tenant || t->tenant == f->tenant);
+}
+
+void tasks_list(Exchange *x)
+{
+    Gateway *g = x->g;
+    Core *c = core_of(g);
+    Filter f = {.limit = LIST_DEFAULT, .before = UINT64_MAX};
+    bool given;
+    Str s;
+    if (!read_states(x, &f) || !read_classes(x, &f) || !read_names(x, &f) ||
+        !query_uint(x, "limit", LIST_MAX, &f.limit, &given))
+        return;
+    if (given && !f.limit) {
+        problem_say(x, 422, CODE_INVALID_REQUEST, "limit", "\"limit\" must be from 1 to %d", LIST_MAX);
+        return;
+    }
+    if (query_get(x, "created_after", &s) && parse_time(s, &f.created_after_ns)) {
+        problem_say(x, 422, CODE_INVALID_REQUEST, "created_after",
+                    "\"created_after\" must be a time such as 2026-11-22T14:47:50Z; in a URL, write '+' as %%2B");
+        return;
+    }
+    /* A cursor is "c" and the task number to go on below. */
+    if (query_get(x, "cursor", &s)) {
+        if (s.n < 2 || s.p[0] != 'c' || parse_u64((Str){s.p + 1, s.n - 1}, &f.before) || !f.before) {
+            problem_say(x, 422, CODE_INVALID_REQUEST, "cursor", "\"cursor\" must be what \"next\" of the page before said");
+            return;
+        }
+    }
+    uint64_t seq = g->p.last_seq(g->p.ctx), found = 0, next = 0;
+    exchange_hold(x, seq);
+    buf_clear(&g->body);
+    buf_puts(&g->body, "{\"tasks\":[");
+    uint64_t before = f.before;
+    size_t scanned = 0;
+    for (Task *t = f.none ? NULL : core_older(c, before); t; t = core_older(c, before)) {
+        if (f.created_after_ns && t->created_ns <= f.created_after_ns) break; /* numbers rise with time */
+        if (found == f.limit || scanned++ == LIST_SCAN) {
+            next = before;
+            break;
+        }
+        before = t->no;
+        if (!matches(t, &f)) continue;
+        if (found++) buf_putc(&g->body, ',');
+        render_task(g, t, false, false, &g->body);
+    }
+    buf_puts(&g->body, "],\"next\":");
+    if (next) buf_printf(&g->body, "\"c%llu\"", (unsigned long long)next);
+    else buf_puts(&g->body, "null");
+    buf_puts(&g->body, ",\"at_seq\":");
+    json_put_u64(&g->body, seq);
+    buf_putc(&g->body, '}');
+    exchange_reply_json(x, 200);
+}

@@ -1,0 +1,349 @@
+/* worker.c: the worker process's life: start, signals, drain, end. */
+#include "worker/inside.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io/clock.h"
+
+/* ---- the end ---- */
+
+void worker_end(Worker *w, int exit_code)
+{
+    w->exit_code = exit_code;
+    uv_stop(&w->loop);
+}
+
+void worker_check_end(Worker *w)
+{
+    if (w->leaving && w->held_len == 0) worker_end(w, WORKER_EXIT_OK);
+}
+
+void worker_leave(Worker *w, bool deaf)
+{
+    w->leaving = true;
+    if (deaf) session_deafen(w);
+    tasks_hand_back(w);
+    worker_check_end(w);
+}
+
+static void on_signal(uv_signal_t *s, int number)
+{
+    Worker *w = s->data;
+    const char *name = number == SIGINT ? "SIGINT" : "SIGTERM";
+    if (w->hurry_until_ns != 0) {
+        worker_end(w, WORKER_EXIT_FAILED);
+    } else if (w->leaving) {
+        say_info("%s again: handing back %zu tasks at once", name, w->held_len);
+        w->hurry_until_ns = clock_mono() + HURRY_MS * NS_PER_MS;
+        tasks_stop_all(w);
+    } else {
+        say_info("%s: finishing what runs (%zu tasks held); once more hands it back at once", name,
+                 w->held_len);
+        /* No stream, no leases: the server is not asked to stop, it cannot go on. */
+        worker_leave(w, true);
+    }
+}
+
+/* ---- time ---- */
+
+static void on_tick(uv_timer_t *t)
+{
+    Worker *w = t->data;
+    bool busy = w->held_len > 0 || w->leaving || w->post_after_ns != 0;
+    uint64_t every = busy ? TICK_BUSY_MS : TICK_IDLE_MS;
+    if (uv_timer_get_repeat(t) != every) uv_timer_start(t, on_tick, every, every);
+    tasks_tick(w);
+    session_tick(w);
+    int64_t now = clock_mono();
+    if (w->hurry_until_ns != 0 && now > w->hurry_until_ns) {
+        say_warn("%zu tasks could not be handed back: their leases will end by themselves", w->held_len);
+        worker_end(w, WORKER_EXIT_FAILED);
+    }
+    /* Nothing runs any more, and nobody hears of it: not for ever. */
+    if (w->leaving && w->held_len > 0 && w->jobs == 0 &&
+        now - w->answered_ns > (int64_t)w->lease_s * NS_PER_S) {
+        bool idle = true;
+        for (size_t i = 0; i < w->executors_len; i++) idle = idle && executor_idle(w->executors[i]);
+        if (idle) {
+            say_warn("no server took the last %zu reports", w->held_len);
+            worker_end(w, WORKER_EXIT_FAILED);
+        }
+    }
+    worker_check_end(w);
+}
+
+static void on_wake(uv_async_t *a)
+{
+    Worker *w = a->data;
+    tasks_take(w);
+    if (w->held_len > 0 && uv_timer_get_repeat(w->tick) != TICK_BUSY_MS) {
+        uv_timer_start(w->tick, on_tick, TICK_BUSY_MS, TICK_BUSY_MS);
+    }
+}
+
+static void wake(void *ctx)
+{
+    Worker *w = ctx;
+    uv_async_send(w->wake);
+}
+
+Executor *worker_executor(Worker *w, uint32_t device)
+{
+    if (device < w->first_device || device - w->first_device >= w->executors_len) return NULL;
+    return w->executors[device - w->first_device];
+}
+
+/* ---- the start ---- */
+
+static uint64_t read_number(const char *path)
+{
+    FILE *f = fopen(path, "re");
+    unsigned long long v = 0;
+    if (f == NULL) return 0;
+    if (fscanf(f, "%llu", &v) != 1) v = 0;
+    fclose(f);
+    return v;
+}
+
+/* What is free on the machine, or in the container; three quarters of it, as the rest of the program and
+ * of the machine live there too. */
+static uint64_t free_memory(void)
+{
+    uint64_t kib = 0;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        unsigned long long v;
+        if (sscanf(line, "MemAvailable: %llu kB", &v) == 1) kib = v;
+    }
+    if (f != NULL) fclose(f);
+    uint64_t bytes = kib * 1024;
+    uint64_t limit = read_number("/sys/fs/cgroup/memory.max");
+    uint64_t used = read_number("/sys/fs/cgroup/memory.current");
+    if (limit > 0) bytes = MIN(bytes, limit > used ? limit - used : 0);
+    if (bytes == 0) bytes = 1 * GIB;
+    return bytes / 4 * 3;
+}
+
+/* The parent may have ended before the kernel was asked to watch it. HEADRACE_PARENT, when set, says
+ * which process it was. */
+static bool watch_parent(void)
+{
+    pid_t before = getppid();
+    const char *told = getenv("HEADRACE_PARENT");
+    uint64_t pid = 0;
+    if (told != NULL && parse_u64(str_from(told), &pid) == 0) before = (pid_t)pid;
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return false;
+    return getppid() == before;
+}
+
+static int make_work_dir(Worker *w)
+{
+    Buf b = {0};
+    if (w->o->work_dir != NULL) buf_puts(&b, w->o->work_dir);
+    else buf_printf(&b, "/tmp/headrace-worker-%ld-%ld", (long)getuid(), (long)getpid());
+    w->files.work_dir = mem_dup(b.data, b.len);
+    buf_done(&b);
+    if (mkdir(w->files.work_dir, 0700) != 0 && errno != EEXIST) {
+        say_error("cannot make the folder for input files %s: %s", w->files.work_dir, strerror(errno));
+        return ERR_IO;
+    }
+    return 0;
+}
+
+static int read_models(Worker *w)
+{
+    Buf problems = {0};
+    for (size_t i = 0; i < w->o->model_dirs_len; i++) {
+        const char *dir = w->o->model_dirs[i];
+        if (repository_scan(&w->models, dir, &problems) != 0) {
+            say_error("cannot read the models in %s: %s", dir, strerror(errno));
+            buf_done(&problems);
+            return ERR_NOT_FOUND;
+        }
+    }
+    repository_add_echo(&w->models);
+    for (char *line = (char *)(uintptr_t)buf_z(&problems), *end; *line != '\0'; line = end) {
+        end = line + strcspn(line, "\n");
+        say_warn("%.*s", (int)(end - line), line);
+        if (*end == '\n') end++;
+    }
+    buf_done(&problems);
+    return 0;
+}
+
+static void find_runtime(Worker *w)
+{
+    const char *path, *version;
+    EngineError err = {0};
+    if (engine_onnx_runtime(w->o->ort_path, &path, &version, &err) == 0) {
+        say_info("ONNX Runtime %s at %s", version, path);
+        buf_printf(&w->runtime, "ONNX Runtime %s", version);
+        return;
+    }
+    bool needed = false;
+    for (size_t i = 0; i < w->models.len; i++) {
+        const char *engine = w->models.specs[i]->engine;
+        needed = needed || strcmp(engine, "onnx") == 0 || strcmp(engine, "diffusion") == 0;
+    }
+    if (needed) say_warn("no ONNX Runtime, so its models cannot run: %s", err.message);
+    else say_info("no ONNX Runtime found, and no model needs it");
+}
+
+static void say_hello(const Worker *w)
+{
+    Buf b = {0};
+    for (size_t i = 0; i < w->models.len; i++) {
+        const ModelSpec *m = w->models.specs[i];
+        buf_printf(&b, "%s%s:%s (%s)", i > 0 ? ", " : "", m->name, m->version, m->engine);
+    }
+    Buf size = {0};
+    buf_put_size(&size, w->device_memory);
+    say_info("worker %s for %s: %zu CPU device%s of %u thread%s and %s for models", w->name,
+             w->o->server_url, w->executors_len, w->executors_len == 1 ? "" : "s", w->threads,
+             w->threads == 1 ? "" : "s", buf_z(&size));
+    say_info("models: %s", buf_z(&b));
+    buf_done(&size);
+    buf_done(&b);
+}
+
+static void start_executors(Worker *w)
+{
+    uint32_t devices = MAX(w->o->devices, 1U);
+    uint32_t processors = MAX(uv_available_parallelism(), 1U);
+    uint64_t memory = w->o->memory_bytes > 0 ? w->o->memory_bytes : free_memory();
+    w->device_memory = memory / devices;
+    w->threads = w->o->threads > 0 ? w->o->threads : MAX(processors / devices, 1U);
+    w->first_device = w->o->device_index >= 0 ? (uint32_t)w->o->device_index : 0;
+    w->executors_len = w->o->device_index >= 0 ? 1 : devices;
+    w->executors = mem_new(w->executors_len * sizeof *w->executors);
+    for (size_t i = 0; i < w->executors_len; i++) {
+        w->executors[i] = executor_start(&(ExecutorOptions){
+            .device = {.index = w->first_device + (uint32_t)i,
+                       .threads = w->threads,
+                       .cache_dir = w->o->cache_dir},
+            .memory_bytes = w->device_memory,
+            .files = &w->files,
+            .checkpoint_every_ns = CHECKPOINT_EVERY_S * NS_PER_S,
+            .wake = wake,
+            .wake_ctx = w,
+        });
+    }
+}
+
+/* Handles live on the heap: libuv lets go of them one turn after their close. */
+static void free_handle(uv_handle_t *h)
+{
+    mem_free(h);
+}
+
+static void start_loop(Worker *w)
+{
+    CHECK(uv_loop_init(&w->loop) == 0);
+    w->wake = mem_new(sizeof *w->wake);
+    w->tick = mem_new(sizeof *w->tick);
+    w->retry = mem_new(sizeof *w->retry);
+    w->term = mem_new(sizeof *w->term);
+    w->intr = mem_new(sizeof *w->intr);
+    CHECK(uv_async_init(&w->loop, w->wake, on_wake) == 0);
+    CHECK(uv_timer_init(&w->loop, w->tick) == 0);
+    CHECK(uv_timer_init(&w->loop, w->retry) == 0);
+    CHECK(uv_signal_init(&w->loop, w->term) == 0);
+    CHECK(uv_signal_init(&w->loop, w->intr) == 0);
+    w->wake->data = w->tick->data = w->retry->data = w->term->data = w->intr->data = w;
+    CHECK(uv_timer_start(w->tick, on_tick, TICK_IDLE_MS, TICK_IDLE_MS) == 0);
+    CHECK(uv_signal_start(w->term, on_signal, SIGTERM) == 0);
+    CHECK(uv_signal_start(w->intr, on_signal, SIGINT) == 0);
+    w->http = http_client_new(&w->loop);
+}
+
+/* False: a model or a transfer is under way and cannot be waited for. */
+static bool stop_all(Worker *w)
+{
+    bool idle = w->jobs == 0;
+    for (size_t i = 0; i < w->executors_len; i++) idle = executor_idle(w->executors[i]) && idle;
+    if (!idle) return false;
+    for (size_t i = 0; i < w->executors_len; i++) executor_stop(w->executors[i]);
+    for (size_t i = 0; i < w->executors_len; i++) executor_join(w->executors[i]);
+    session_done(w);
+    http_client_free(w->http);
+    uv_close((uv_handle_t *)w->wake, free_handle);
+    uv_close((uv_handle_t *)w->tick, free_handle);
+    uv_close((uv_handle_t *)w->retry, free_handle);
+    uv_close((uv_handle_t *)w->term, free_handle);
+    uv_close((uv_handle_t *)w->intr, free_handle);
+    uv_run(&w->loop, UV_RUN_DEFAULT);
+    CHECK(uv_loop_close(&w->loop) == 0);
+    return true;
+}
+
+static void free_all(Worker *w)
+{
+    tasks_done(w);
+    if (w->o->work_dir == NULL && w->files.work_dir != NULL) rmdir(w->files.work_dir);
+    repository_done(&w->models);
+    buf_done(&w->runtime);
+    mem_free(w->executors);
+    mem_free(w->files.server_url);
+    mem_free(w->files.auth);
+    mem_free(w->files.work_dir);
+    mem_free(w);
+}
+
+static Worker *worker_new(const WorkerOptions *o)
+{
+    Worker *w = mem_new(sizeof *w);
+    w->o = o;
+    w->lease_s = 30;
+    w->ping_s = 5;
+    w->lines_max = POST_LINES_MAX;
+    w->answered_ns = clock_mono();
+    tasks_init(w);
+    uint64_t seed;
+    random_secret(&seed, sizeof seed);
+    random_seed(&w->random, seed);
+    if (o->name != NULL) snprintf(w->name, sizeof w->name, "%s", o->name);
+    else if (gethostname(w->name, sizeof w->name - 1) != 0) strcpy(w->name, "worker");
+    size_t n = strlen(o->server_url);
+    while (n > 0 && o->server_url[n - 1] == '/') n--;
+    w->files.server_url = mem_dup(o->server_url, n);
+    Buf b = {0};
+    if (o->key != NULL) buf_printf(&b, "Authorization: Bearer %s", o->key);
+    w->files.auth = mem_dup(b.len > 0 ? (const void *)b.data : "", b.len);
+    buf_done(&b);
+    return w;
+}
+
+int worker_run(const WorkerOptions *o)
+{
+    if (o->die_with_parent && !watch_parent()) return WORKER_EXIT_FAILED;
+    signal(SIGPIPE, SIG_IGN);
+    Worker *w = worker_new(o);
+    if (make_work_dir(w) != 0 || read_models(w) != 0) {
+        free_all(w);
+        return WORKER_EXIT_FAILED;
+    }
+    find_runtime(w);
+    start_loop(w);
+    start_executors(w);
+    say_hello(w);
+    session_start(w);
+    uv_run(&w->loop, UV_RUN_DEFAULT);
+
+    int code = w->exit_code;
+    say_info(code == WORKER_EXIT_OK ? "drained: the end" : "the end");
+    if (!stop_all(w)) {
+        fflush(NULL);
+        _exit(code); /* no destructor may run beside a model that does */
+    }
+    free_all(w);
+    return code;
+}
