@@ -175,6 +175,7 @@ static int explain_problem(const Client *c, const HttpReply *r, yyjson_val *prob
         fail(status, "%.*s (%ld)", STR_ARG(detail), r->status);
     if (r->status == 401 && !c->authorization)
         hint("give a key with $HEADRACE_API_KEY or --key-file FILE");
+    if (str_eqz(code, "unknown_model")) hint("headrace models lists them");
     if (r->retry_after_s) hint("try again in %u s", r->retry_after_s);
     return status;
 }

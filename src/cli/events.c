@@ -32,12 +32,10 @@ static void put_event(const Reader *r, yyjson_val *o, Buf *b)
     put_clean(b, when, false);
     buf_puts(b, tone_end(coloured, TONE_DIM));
     buf_putc(b, ' ');
-    put_clean(b, name.n ? name : STR("event"), false);
-    if (status.n && !str_eq(status, name)) {
-        buf_printf(b, " %s", tone_begin(coloured, task_tone(status)));
-        put_clean(b, status, false);
-        buf_puts(b, tone_end(coloured, task_tone(status)));
-    }
+    Str what = status.n ? status : name.n ? name : STR("event");
+    buf_puts(b, tone_begin(coloured, task_tone(status)));
+    put_clean(b, what, false);
+    buf_puts(b, tone_end(coloured, task_tone(status)));
     put_progress(b, o);
     if (json_int(o, "attempt", 0) > 0)
         buf_printf(b, " attempt %lld", (long long)json_int(o, "attempt", 0));

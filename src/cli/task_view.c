@@ -109,7 +109,10 @@ static void put_metrics_line(Buf *b, yyjson_val *task)
         if (!yyjson_is_num(v)) continue;
         if (!any) put_label(b, "times");
         buf_printf(b, "%s%s ", any ? ", " : "", spans[i].text);
-        buf_put_duration(b, (int64_t)(yyjson_get_num(v) * 1e6));
+        if (yyjson_get_num(v) > 0)
+            buf_put_duration(b, (int64_t)(yyjson_get_num(v) * 1e6));
+        else
+            buf_puts(b, "0 ms");
         any = true;
     }
     if (any && json_int(m, "batch_size", 0) > 1)
@@ -160,6 +163,8 @@ void task_print(yyjson_val *task)
     put_json_lines(&b, "metadata", yyjson_obj_get(task, "metadata"));
     put_json_lines(&b, "input", yyjson_obj_get(task, "input"));
     put_json_lines(&b, "output", yyjson_obj_get(task, "output"));
+    if (yyjson_is_true(yyjson_obj_get(task, "data_removed")))
+        put_line(&b, "output", STR("deleted, as the input"));
     out_buf(&b);
     buf_done(&b);
     buf_done(&model);

@@ -6,8 +6,10 @@
  * with its prompt and once with the empty one; runs the denoiser over them; and moves each latent.
  * So drawings join and leave at any step. The last one's step decodes its latents into PNG files.
  *
- * I1  A drawing's bits do not depend on its companions: a row's result is that of the row alone,
- *     and the noise of picture k comes from seed + k only.
+ * I1  A drawing's bits do not depend on its companions: the noise of picture k comes from seed + k
+ *     only, and the graphs give a row the same bits in every batch (fp32 on the CPU: seen for 2 to
+ *     64 rows). But not in a batch of one, whose matrix products take another kernel: no run of the
+ *     denoiser has a single row.
  * I2  {x, previous, step} and the input are the whole state: what engine_checkpoint stores.
  * I3  A step that fails left every drawing as it was; then each is tried alone. */
 #include "engine/inside.h"
@@ -23,6 +25,7 @@
 #include <yyjson.h>
 
 enum {
+    ROWS_MIN = 2,        /* keeps I1 */
     ROWS_MAX = 32,       /* of one denoiser run: the gain per row has ended by then */
     DECODE_MAX = 16,     /* of one decoder run: a picture's activations are the larger ones */
     PROMPTS_MAX = 64,    /* embeddings kept: SD 1.5's are 231 KiB each */
@@ -313,7 +316,8 @@ static int run_rows(Diffusion *d, EngineTask **tasks, size_t tasks_len, const Ro
                     const size_t *taken, size_t n, float *v, EngineError *err)
 {
     const YamlDims *latent = &d->yaml->diffusion.latent;
-    int64_t count = (int64_t)n;
+    size_t run_len = MAX(n, ROWS_MIN); /* the last row fills up */
+    int64_t count = (int64_t)run_len;
     Tensor in[3] = {0}, out = {0};
     Tensor *sample = &in[d->sample], *timestep = &in[d->timestep], *context = &in[d->context];
     sample->type = timestep->type = context->type = ELEMENT_FP32;
@@ -328,8 +332,8 @@ static int run_rows(Diffusion *d, EngineTask **tasks, size_t tasks_len, const Ro
         engine_error_set(err, ENGINE_ERR_OUT_OF_MEMORY, false, "a batch is over 1 GiB");
         return code;
     }
-    for (size_t i = 0; i < n; i++) {
-        const Row *r = &rows[taken[i]];
+    for (size_t i = 0; i < run_len; i++) {
+        const Row *r = &rows[taken[MIN(i, n - 1)]];
         const Drawing *w = tasks[r->drawing]->priv;
         const Prompt *p = r->empty ? d->empty : w->prompt;
         buf_put(&sample->data, w->x + r->image * d->latent_len, d->latent_len * sizeof(float));
@@ -339,7 +343,7 @@ static int run_rows(Diffusion *d, EngineTask **tasks, size_t tasks_len, const Ro
     }
     code = onnx_session_run(&d->denoiser, &d->run, tasks, tasks_len, in, &out, err);
     for (size_t i = 0; i < 3; i++) tensor_done(&in[i]);
-    if (!code && (out.type != ELEMENT_FP32 || out.count != n * d->latent_len)) {
+    if (!code && (out.type != ELEMENT_FP32 || out.count != run_len * d->latent_len)) {
         engine_error_set(err, ENGINE_ERR_BAD_OUTPUT, false,
                          "unet.onnx must give one latent for each of its samples");
         code = ERR_INVALID;

@@ -1,6 +1,8 @@
 /* onnx.c: any ONNX model, one call a task. Tasks share a call when the model lets them: the first
  * dimension of every input and output is dynamic, those of the inputs go by one name, and the tasks
- * agree in all other dimensions. Their rows are concatenated, run once, and split again.
+ * agree in all other dimensions. Their rows are concatenated, run once, and split again. A model
+ * whose rows act on each other must say 'onnx: {batch: false}' in its model.yaml: nothing in its
+ * shapes tells.
  *
  * I1  A task never suffers for its companions: when a shared call fails each of its tasks is run
  *     alone, and when its outputs do not have the rows of its inputs the model is never shared
@@ -22,10 +24,22 @@ typedef struct {
 
 /* ---- sharing ---- */
 
+/* A first dimension by such a name is one long thing, not many: joining two would be wrong without
+ * any error. */
+static bool names_a_length(const char *symbol)
+{
+    static const char *const parts[] = {"seq",   "time",  "len",    "frame", "token",
+                                        "chunk", "width", "height", "point"};
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        if (strcasestr(symbol, parts[i])) return true;
+    return false;
+}
+
 static bool shapes_shareable(const OnnxSession *s)
 {
     if (s->inputs_len == 0 || s->outputs_len == 0) return false;
     const char *name = s->inputs[0].symbols[0] ? s->inputs[0].symbols[0] : "";
+    if (names_a_length(name)) return false;
     for (size_t i = 0; i < s->inputs_len; i++) {
         const TensorSpec *in = &s->inputs[i];
         if (in->rank == 0 || in->dims[0] >= 0) return false;

@@ -5,7 +5,7 @@
  *     watch.c      who waits for a task: long polls, `Prefer: wait`, event streams
  *     route.c      the table of routes; what every request must pass
  *     auth.c problem.c render.c query.c    keys, refusals, JSON of things, query parameters
- *     submit.c batch.c tasks.c events.c files.c upload.c workers.c models.c ops.c    the routes
+ *     submit.c batch.c tasks.c events.c files.c upload.c workers.c views.c ops.c openapi.c    the routes
  *
  * A handler sees an Exchange, never a connection: it reads the request and answers by exchange_reply (at once), or keeps the
  * exchange (watch.c, a stream, a job) and answers later. Who carries the bytes is behind Exchange.moved. */
@@ -306,7 +306,7 @@ void events_beat(Exchange *x);
 int files_open(Gateway *g, Buf *why);
 void files_done_gateway(Gateway *g);
 void files_durable(Gateway *g, uint64_t seq);
-void files_new_id(char ret[32]);
+void files_new_id(const Gateway *g, char ret[32]);
 void files_path(const Gateway *g, const char *id, char ret[600]);
 void files_tmp_path(const Gateway *g, const char *id, char ret[600]);
 int files_publish(const Gateway *g, const char *id, int fd); /* blocking: fsync, rename, fsync of the folder; closes fd */
@@ -318,23 +318,23 @@ void files_post(Exchange *x);
 void files_task_changed(Gateway *g, const Task *t, const TaskEvent *e);
 bool files_is_leased(Gateway *g, const File *f);
 
-/* ---- workers.c (its API for workers), fleet.c (for people) ---- */
+/* ---- workers.c (its API for workers), views.c (for people) ---- */
 void worker_register(Exchange *x);
 void worker_stream(Exchange *x);
 void worker_reports(Exchange *x);
 void worker_done_gateway(Gateway *g);
-void fleet_workers(Exchange *x);
-void fleet_worker(Exchange *x);
-void fleet_drain(Exchange *x);
-void fleet_cordon(Exchange *x);
-void fleet_uncordon(Exchange *x);
-void fleet_models(Exchange *x);
-void fleet_model(Exchange *x);
-void fleet_version(Exchange *x);
-void fleet_pause(Exchange *x);
-void fleet_resume(Exchange *x);
-void fleet_queues(Exchange *x);
-void fleet_tenants(Exchange *x);
+void view_workers(Exchange *x);
+void view_worker(Exchange *x);
+void view_drain(Exchange *x);
+void view_cordon(Exchange *x);
+void view_uncordon(Exchange *x);
+void view_models(Exchange *x);
+void view_model(Exchange *x);
+void view_version(Exchange *x);
+void view_pause(Exchange *x);
+void view_resume(Exchange *x);
+void view_queues(Exchange *x);
+void view_tenants(Exchange *x);
 
 /* ---- ops.c, openapi.c ---- */
 void ops_livez(Exchange *x);

@@ -320,7 +320,7 @@ void submit_store_big(Exchange *x, Submit *s, BigInput *b)
     b->s.model = moved_into(s->model, &b->copy);
     b->s.version = moved_into(s->version, &b->copy);
     snprintf(b->tenant, sizeof b->tenant, "%.*s", STR_ARG(x->tenant));
-    files_new_id(b->file_id);
+    files_new_id(x->g, b->file_id);
     x->g->jobs++;
     CHECK(uv_queue_work(x->g->loop, &b->work, big_work, big_after) == 0);
 }

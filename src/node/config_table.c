@@ -247,10 +247,10 @@ void config_put_amount(Buf *b, Kind kind, double v)
         buf_put_size(b, (uint64_t)v);
     else if (kind == KIND_MS && v < 1000)
         buf_printf(b, "%g ms", v);
-    else if (kind == KIND_MS)
-        buf_printf(b, "%g s", v / 1000);
     else if (kind == KIND_MS && v >= 3600e3)
         buf_printf(b, "%g h", v / 3600e3);
+    else if (kind == KIND_MS)
+        buf_printf(b, "%g s", v / 1000);
     else if (kind == KIND_S && v >= 3600 && v < DAY_S)
         buf_printf(b, "%g h", v / 3600);
     else if (kind == KIND_S && v >= DAY_S)

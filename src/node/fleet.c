@@ -83,7 +83,7 @@ const ModelState *fleet_model_find(const Fleet *f, Sym name, Sym version)
     return NULL;
 }
 
-ModelState *fleet_model(Fleet *f, Sym name, Sym version)
+ModelState *fleet_model_state(Fleet *f, Sym name, Sym version)
 {
     const ModelState *known = fleet_model_find(f, name, version);
     if (known) return (ModelState *)known;
@@ -110,7 +110,7 @@ void fleet_lead(Fleet *f)
     const ModelEntry *models;
     size_t n = core_models(f->shard->core, &models);
     for (size_t i = 0; i < n; i++) {
-        fleet_model_announce(f, fleet_model(f, models[i].name, models[i].version));
+        fleet_model_announce(f, fleet_model_state(f, models[i].name, models[i].version));
         if (core_flag(f->shard->core, STR("model_paused"),
                       core_sym(f->shard->core, models[i].name)))
             sched_model_pause(f->shard->sched, models[i].name, true);
@@ -197,7 +197,7 @@ void fleet_task_leaving(Fleet *f, const Task *t)
 
 /* ---- workers ---- */
 
-Worker *fleet_worker(const Fleet *f, Str id)
+Worker *fleet_worker_by_id(const Fleet *f, Str id)
 {
     LIST_FOR (w, &f->workers, Worker, in_fleet)
         if (str_eqz(id, w->id)) return w;
@@ -213,7 +213,7 @@ static Worker *worker_named(const Fleet *f, Str name)
 
 bool fleet_known(const Fleet *f, Str worker_id)
 {
-    return fleet_worker(f, worker_id) != NULL;
+    return fleet_worker_by_id(f, worker_id) != NULL;
 }
 
 void fleet_worker_send(Fleet *f, Worker *w, Str line, uint64_t hold_seq)
@@ -322,7 +322,7 @@ static bool take_model(Fleet *f, Worker *w, const WorkerModel *m, Buf *refused)
     Decision d;
     if (!shard_commit(s, true, &d)) return false;
     Sym name = core_sym_find(s->core, m->name), version = core_sym_find(s->core, m->version);
-    ModelState *state = fleet_model(f, name, version);
+    ModelState *state = fleet_model_state(f, name, version);
     if (m->max_batch) state->max_batch = MIN(m->max_batch, (uint32_t)SCHED_BATCH_MAX);
     state->continuous = m->continuous;
     state->batch_delay_ms = m->batch_delay_ms;
@@ -412,7 +412,7 @@ static void name_worker(const Fleet *f, Worker *w, Str wanted)
 
 static Worker *worker_for(Fleet *f, const WorkerHello *h)
 {
-    Worker *w = h->former_id.n ? fleet_worker(f, h->former_id) : NULL;
+    Worker *w = h->former_id.n ? fleet_worker_by_id(f, h->former_id) : NULL;
     if (w) {
         forget_former(f, w, h);
         if (w->leases_len) return NULL; /* the log refuses now */
@@ -475,7 +475,7 @@ Decision fleet_hello(Fleet *f, const WorkerHello *h, char id_out[40], Buf *refus
 
 void fleet_stream(Fleet *f, Str worker_id, bool open)
 {
-    Worker *w = fleet_worker(f, worker_id);
+    Worker *w = fleet_worker_by_id(f, worker_id);
     if (!w) return;
     w->stream = open;
     w->seen_ns = shard_now_ns(f->shard);
@@ -486,7 +486,7 @@ void fleet_stream(Fleet *f, Str worker_id, bool open)
 
 bool fleet_holds(const Fleet *f, Str worker_id, uint64_t task_no)
 {
-    const Worker *w = fleet_worker(f, worker_id);
+    const Worker *w = fleet_worker_by_id(f, worker_id);
     const Task *t = core_task(f->shard->core, task_no);
     const Lease *l = t && t->token ? fleet_lease(f, t->token) : NULL;
     return w && l && l->worker == w;
@@ -502,7 +502,7 @@ Decision fleet_order(Fleet *f, Str worker_id, Str order)
 {
     Shard *s = f->shard;
     Decision d = {.code = CODE_OK};
-    Worker *w = fleet_worker(f, worker_id);
+    Worker *w = fleet_worker_by_id(f, worker_id);
     if (!w) w = worker_named(f, worker_id);
     if (!w) {
         d.code = CODE_NOT_FOUND;
@@ -531,7 +531,7 @@ void fleet_process_ended(Fleet *f, Str worker_name, bool crashed, bool crash_loo
     fleet_worker_remove(f, w, crashed ? FAIL_MODEL_CRASHED : FAIL_NONE, crashed && !crash_loop);
 }
 
-void fleet_drain(Fleet *f)
+void fleet_drain_all(Fleet *f)
 {
     LIST_FOR (w, &f->workers, Worker, in_fleet) {
         w->draining = true;

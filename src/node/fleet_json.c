@@ -79,7 +79,7 @@ static void worker_json(Fleet *f, const Worker *w, Buf *b)
 void fleet_workers_json(Fleet *f, Str only_id, Buf *ret)
 {
     if (only_id.n) {
-        const Worker *w = fleet_worker(f, only_id);
+        const Worker *w = fleet_worker_by_id(f, only_id);
         if (w) worker_json(f, w, ret);
         return;
     }

@@ -13,7 +13,7 @@ static void average(int64_t *mean, int64_t sample)
 
 static ModelState *model_of(Fleet *f, const Task *t)
 {
-    return fleet_model(f, t->model, t->version);
+    return fleet_model_state(f, t->model, t->version);
 }
 
 /* A decision about a lease as an answer. */
@@ -146,7 +146,7 @@ static ReportAnswer telemetry(Fleet *f, Worker *w, const WorkerReport *r, Buf *d
         buf_puts(detail, "no such device or model");
         return REPORT_INVALID;
     }
-    ModelState *m = fleet_model(f, name, version);
+    ModelState *m = fleet_model_state(f, name, version);
     bool loaded = r->kind == REPORT_LOADED;
     resident_set(d, name, version, loaded ? r : NULL);
     sched_device_resident(s->sched, d->id, name, version, loaded);
@@ -171,7 +171,7 @@ static ReportAnswer telemetry(Fleet *f, Worker *w, const WorkerReport *r, Buf *d
 ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *detail)
 {
     Shard *s = f->shard;
-    Worker *w = fleet_worker(f, worker_id);
+    Worker *w = fleet_worker_by_id(f, worker_id);
     if (!w) return REPORT_INVALID;
     if (s->failed) return REPORT_RETRY;
     w->seen_ns = shard_now_ns(s);

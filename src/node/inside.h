@@ -120,9 +120,9 @@ struct Fleet {
 Fleet *fleet_new(Shard *s);
 void fleet_free(Fleet *f);
 void fleet_lead(Fleet *f); /* after core_observe's time: announces known models and flags */
-Worker *fleet_worker(const Fleet *f, Str id);
+Worker *fleet_worker_by_id(const Fleet *f, Str id);
 Lease *fleet_lease(const Fleet *f, uint64_t token);
-ModelState *fleet_model(Fleet *f, Sym name, Sym version);
+ModelState *fleet_model_state(Fleet *f, Sym name, Sym version);
 const ModelState *fleet_model_find(const Fleet *f, Sym name, Sym version);
 void fleet_model_announce(Fleet *f, const ModelState *m);
 Lease *fleet_lease_add(Fleet *f, Worker *w, Device *d, const Task *t, uint64_t token);

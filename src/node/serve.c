@@ -215,7 +215,7 @@ static void on_signal(uv_signal_t *sig, int number)
                  fleet_running(shard_fleet(s->shard)));
         unlink(s->endpoint);
         shard_drain(s->shard);
-        fleet_drain(shard_fleet(s->shard));
+        fleet_drain_all(shard_fleet(s->shard));
         s->phase = FINISHING_TASKS;
         supervisor_stop(s->supervisor);
     } else {

@@ -94,7 +94,7 @@ Decision fleet_order(Fleet *f, Str worker_id, Str order);
  * attempt, unless the process is in a crash loop. */
 void fleet_process_ended(Fleet *f, Str worker_name, bool crashed, bool crash_loop);
 /* Ask all workers to finish or hand back; exit: local ones then end. */
-void fleet_drain(Fleet *f);
+void fleet_drain_all(Fleet *f);
 size_t fleet_running(const Fleet *f); /* leases held by workers */
 size_t fleet_streams(const Fleet *f); /* workers with an open stream */
 QueueEstimate fleet_estimate(const Fleet *f, const Task *t);

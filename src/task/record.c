@@ -331,30 +331,29 @@ const char *record_describe(const Frame *f, const Record *r, Buf *b)
     const char *name = record_type_name(r->type);
     RecordData d;
     int err = record_get(f, r, &d);
-    buf_printf(b, "%s", name);
     if (err) {
-        buf_printf(b, " (%s: type %u, version %u)", err_text(err), r->type, r->version);
+        buf_printf(b, "(%s: type %u, version %u)", err_text(err), r->type, r->version);
         return name;
     }
     switch ((RecordType)r->type) {
     case REC_CLAIM:
-        buf_printf(b, " epoch %llu by %016llx at %.*s", (unsigned long long)d.claim.epoch,
+        buf_printf(b, "epoch %llu by %016llx at %.*s", (unsigned long long)d.claim.epoch,
                    (unsigned long long)d.claim.holder, STR_ARG(d.claim.address));
         break;
     case REC_SUBMIT:
-        buf_printf(b, " task %llu tenant %.*s model %.*s:%.*s %s, input %u bytes%s",
+        buf_printf(b, "task %llu tenant %.*s model %.*s:%.*s %s, input %u bytes%s",
                    (unsigned long long)d.submit.no, STR_ARG(d.submit.tenant),
                    STR_ARG(d.submit.model), STR_ARG(d.submit.version),
                    d.submit.class < CLASSES ? task_class_name((TaskClass)d.submit.class) : "?",
                    d.submit.input.len, d.submit.has_key ? ", keyed" : "");
         break;
     case REC_LEASE:
-        buf_printf(b, " task %llu to %.*s device %u, batch %llu of %u",
+        buf_printf(b, "task %llu to %.*s device %u, batch %llu of %u",
                    (unsigned long long)d.lease.no, STR_ARG(d.lease.worker), d.lease.device,
                    (unsigned long long)d.lease.batch, d.lease.batch_size);
         break;
     case REC_FINISH:
-        buf_printf(b, " task %llu token %llu %s", (unsigned long long)d.finish.no,
+        buf_printf(b, "task %llu token %llu %s", (unsigned long long)d.finish.no,
                    (unsigned long long)d.finish.token, d.finish.ok ? "succeeded" : "failed");
         if (d.finish.ok)
             buf_printf(b, ", output %u bytes", d.finish.output.len);
@@ -362,7 +361,7 @@ const char *record_describe(const Frame *f, const Record *r, Buf *b)
             buf_printf(b, " %s", fail_text(d.finish.fail));
         break;
     case REC_REQUEUE:
-        buf_printf(b, " task %llu token %llu %s%s", (unsigned long long)d.requeue.no,
+        buf_printf(b, "task %llu token %llu %s%s", (unsigned long long)d.requeue.no,
                    (unsigned long long)d.requeue.token, fail_text(d.requeue.fail),
                    d.requeue.burn ? ", attempt burned" : "");
         break;
@@ -370,32 +369,32 @@ const char *record_describe(const Frame *f, const Record *r, Buf *b)
     case REC_EXPIRE:
     case REC_EVICT:
     case REC_FORGET:
-        buf_printf(b, " task %llu", (unsigned long long)d.task.no);
+        buf_printf(b, "task %llu", (unsigned long long)d.task.no);
         break;
     case REC_SLOT_FREE:
-        buf_printf(b, " task %llu token %llu", (unsigned long long)d.slot_free.no,
+        buf_printf(b, "task %llu token %llu", (unsigned long long)d.slot_free.no,
                    (unsigned long long)d.slot_free.token);
         break;
     case REC_FILE_PUT:
-        buf_printf(b, " file %llu %.*s, %llu bytes", (unsigned long long)d.file_put.no,
+        buf_printf(b, "file %llu %.*s, %llu bytes", (unsigned long long)d.file_put.no,
                    STR_ARG(d.file_put.id), (unsigned long long)d.file_put.size);
         break;
     case REC_FILE_DELETE:
-        buf_printf(b, " file %llu", (unsigned long long)d.file_delete.no);
+        buf_printf(b, "file %llu", (unsigned long long)d.file_delete.no);
         break;
     case REC_IDEM_EXPIRE:
-        buf_puts(b, " before ");
+        buf_puts(b, "before ");
         buf_put_time(b, d.idem_expire.before_ns);
         break;
     case REC_MODEL:
-        buf_printf(b, " %.*s:%.*s", STR_ARG(d.model.name), STR_ARG(d.model.version));
+        buf_printf(b, "%.*s:%.*s", STR_ARG(d.model.name), STR_ARG(d.model.version));
         break;
     case REC_FLAG:
-        buf_printf(b, " %.*s %.*s %s", STR_ARG(d.flag.kind), STR_ARG(d.flag.subject),
+        buf_printf(b, "%.*s %.*s %s", STR_ARG(d.flag.kind), STR_ARG(d.flag.subject),
                    d.flag.on ? "on" : "off");
         break;
     case REC_CHECKPOINT:
-        buf_printf(b, " task %llu token %llu unit %llu", (unsigned long long)d.checkpoint.no,
+        buf_printf(b, "task %llu token %llu unit %llu", (unsigned long long)d.checkpoint.no,
                    (unsigned long long)d.checkpoint.token, (unsigned long long)d.checkpoint.unit);
         break;
     case REC_TYPES:

@@ -155,7 +155,7 @@ int record_get(const Frame *f, const Record *r, RecordData *ret) HR_MUST_CHECK;
 uint64_t number_list_at(const NumberList *l, uint32_t i);
 
 const char *record_type_name(uint8_t type); /* "submit"; "unknown" */
-/* Appends one line of text about the record for people (no newline); returns its type's name. */
+/* Appends what the record says, for people, without its name (no newline); returns the name. */
 const char *record_describe(const Frame *f, const Record *r, Buf *ret);
 
 #endif

@@ -115,14 +115,14 @@ static int host_file_path(void *ctx, void *task_ctx, Str file_id, const char **r
                           EngineError *err)
 {
     Executor *e = ctx;
-    return files_path(e->o.files, task_ctx, file_id, ret_path, err);
+    return worker_file_path(e->o.files, task_ctx, file_id, ret_path, err);
 }
 
 static int host_put_file(void *ctx, void *task_ctx, Str name, Str content_type, Str bytes,
                          const char **ret_id, EngineError *err)
 {
     Executor *e = ctx;
-    return files_store(e->o.files, task_ctx, name, content_type, bytes, ret_id, err);
+    return worker_file_store(e->o.files, task_ctx, name, content_type, bytes, ret_id, err);
 }
 
 static void host_log(void *ctx, void *task_ctx, Str text)

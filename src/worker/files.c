@@ -183,7 +183,7 @@ static HeldFile *add_file(Held *h, Str id, char *path)
     return file;
 }
 
-int files_path(const Files *f, Held *h, Str id, const char **ret_path, EngineError *err)
+int worker_file_path(const Files *f, Held *h, Str id, const char **ret_path, EngineError *err)
 {
     if (!is_file_id(id)) return bad_id(id, err);
     for (HeldFile *at = h->files; at != NULL; at = at->next) {
@@ -273,7 +273,7 @@ int files_put(const Files *f, const FileOwner *owner, Str name, Str content_type
     return code;
 }
 
-int files_store(const Files *f, Held *h, Str name, Str content_type, Str bytes, const char **ret_id,
+int worker_file_store(const Files *f, Held *h, Str name, Str content_type, Str bytes, const char **ret_id,
                 EngineError *err)
 {
     FileOwner owner = {h->id, h->token, &h->stop};

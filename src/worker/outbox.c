@@ -1,6 +1,8 @@
 /* outbox.c: the queue of reports, and how each line is written. */
 #include "worker/outbox.h"
 
+#include "wire/json.h"
+
 #include <string.h>
 
 Report *report_new(WorkerReportKind kind, uint64_t token, Buf *line)
@@ -95,40 +97,6 @@ static void put_ns(Buf *b, int64_t ns)
     put_u64(b, ns > 0 ? (uint64_t)ns : 0);
 }
 
-/* The length of the valid UTF-8 sequence at p, or 0. */
-static size_t utf8_len(const unsigned char *p, size_t n)
-{
-    size_t want = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
-    return want > 0 && want <= n && utf8_valid(p, want) ? want : 0;
-}
-
-void json_put_text(Buf *b, Str s)
-{
-    const unsigned char *p = (const unsigned char *)s.p;
-    buf_reserve(b, s.n + 2);
-    buf_putc(b, '"');
-    for (size_t i = 0; i < s.n;) {
-        unsigned char c = p[i];
-        if (c == '"' || c == '\\') {
-            buf_putc(b, '\\');
-            buf_putc(b, (char)c);
-            i++;
-        } else if (c == '\n') {
-            buf_puts(b, "\\n");
-            i++;
-        } else if (c < 0x20) {
-            buf_printf(b, "\\u%04x", (unsigned)c);
-            i++;
-        } else {
-            size_t n = utf8_len(p + i, s.n - i);
-            if (n > 0) buf_put(b, p + i, n);
-            else buf_puts(b, "\xef\xbf\xbd");
-            i += MAX(n, (size_t)1);
-        }
-    }
-    buf_putc(b, '"');
-}
-
 #define PUT_LIT(b, lit) buf_put((b), (lit), sizeof(lit) - 1)
 
 static void put_head(Buf *b, const char *type, Str id, uint64_t token)
@@ -172,7 +140,7 @@ void line_checkpoint(Buf *b, Str id, uint64_t token, uint64_t unit, Str file)
     PUT_LIT(b, ",\"unit\":");
     put_u64(b, unit);
     PUT_LIT(b, ",\"file\":");
-    json_put_text(b, file);
+    json_put_str(b, file);
     PUT_LIT(b, "}\n");
 }
 
@@ -180,7 +148,7 @@ void line_log(Buf *b, Str id, uint64_t token, Str text)
 {
     put_head(b, "log", id, token);
     PUT_LIT(b, ",\"text\":");
-    json_put_text(b, text);
+    json_put_str(b, text);
     PUT_LIT(b, "}\n");
 }
 
@@ -205,7 +173,7 @@ void line_error(Buf *b, Str id, uint64_t token, const char *code, Str message, b
 {
     put_head(b, "error", id, token);
     buf_printf(b, ",\"code\":\"%s\",\"message\":", code);
-    json_put_text(b, message);
+    json_put_str(b, message);
     buf_puts(b, retryable ? ",\"retryable\":true" : ",\"retryable\":false");
     put_usage(b, device_ns, run_ns);
 }

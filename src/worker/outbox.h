@@ -50,7 +50,6 @@ void outbox_end(Outbox *o);
 
 /* ---- lines ---- */
 
-void json_put_text(Buf *b, Str s); /* quoted, escaped; what is not UTF-8 becomes U+FFFD */
 
 void line_started(Buf *b, Str id, uint64_t token);
 void line_progress(Buf *b, Str id, uint64_t token, uint32_t step, uint32_t steps);

@@ -2,6 +2,7 @@
  *
  * One POST of reports is under way at a time and takes all there is to say when it starts, so batches
  * grow with the load: while the server commits one, the next gathers. */
+#include "wire/json.h"
 #include "worker/inside.h"
 
 #include <inttypes.h>
@@ -183,7 +184,7 @@ void session_deafen(Worker *w)
 static void put_member(Buf *b, const char *key, const char *z)
 {
     buf_printf(b, "\"%s\":", key);
-    json_put_text(b, str_from(z));
+    json_put_str(b, str_from(z));
 }
 
 static void put_model(Buf *b, const ModelSpec *m)

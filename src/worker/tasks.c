@@ -1,4 +1,5 @@
 /* tasks.c: what this worker holds: from the lease to the answer to its last report. Main thread. */
+#include "wire/json.h"
 #include "worker/inside.h"
 
 #include <string.h>
@@ -103,7 +104,7 @@ static void store_work(uv_work_t *work)
     FileJob *j = work->data;
     Held *h = j->h;
     const char *id;
-    j->err = files_store(&j->w->files, h, STR("output.json"), STR("application/json"),
+    j->err = worker_file_store(&j->w->files, h, STR("output.json"), STR("application/json"),
                          buf_str(&h->output), &id, &j->why);
     if (j->err != 0) return;
     Buf b = {0};
@@ -343,7 +344,7 @@ static void load_failed(Worker *w, uint32_t device, const Note *n)
     Buf b = {0};
     put_name(&b, "load_failed", device, n->spec);
     buf_puts(&b, ",\"message\":");
-    json_put_text(&b, buf_str(&n->bytes));
+    json_put_str(&b, buf_str(&n->bytes));
     buf_puts(&b, "}\n");
     telemetry(w, &b);
 }

@@ -41,7 +41,7 @@ static int live(Model *m, MemDisk *d, int rounds)
             }
         }
         if (!err && random_below(&r, 5)) err = model_commit(m, log);
-        if (!err && random_below(&r, 10) == 0) {
+        if (!err && random_below(&r, m->options.seed % 2 ? 2 : 10) == 0) { /* often: files are recycled */
             int snap = model_snapshot(m, log, (size_t)random_below(&r, 3000));
             MUST(snap == 0 || snap == ERR_IO || snap == ERR_NOSPC);
         }
@@ -95,11 +95,13 @@ static void crash_at_every_operation(void **state)
                 d->die_at = at;
                 (void)!live(&m, d, 40);
                 mem_disk_crash(d, (MemCrash)how);
+                check_scan(&d->base);
                 /* And again while it recovers or soon after, three times: torn upon torn. */
                 for (uint64_t again = 0; again < 3; again++) {
                     d->die_at = d->ops + 1 + random_below(&d->random, 60);
                     (void)!live(&m, d, 6);
                     mem_disk_crash(d, (MemCrash)random_below(&d->random, CRASHES));
+                    check_scan(&d->base);
                 }
                 MUST(live(&m, d, 8) == 0);
                 check_scan(&d->base);

@@ -102,6 +102,18 @@ static Buf slow_model(void)
     return onnx_model(g);
 }
 
+/* y = the running sum of x: rows that act on each other. */
+static Buf sequence_model(void)
+{
+    static const int64_t axis = 0;
+    Buf g = {0};
+    onnx_constant(&g, "axis", ONNX_INT64, NULL, 0, &axis, sizeof axis);
+    onnx_node(&g, "CumSum", "x,axis", "y", NULL, 0);
+    onnx_value(&g, false, "x", ONNX_FLOAT, "seq_len");
+    onnx_value(&g, true, "y", ONNX_FLOAT, "seq_len");
+    return onnx_model(g);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -112,6 +124,9 @@ static int set_up(void **state)
     put_model("lookup", lookup_model());
     put_model("positive", positive_model());
     put_model("slow", slow_model());
+    put_model("sequence", sequence_model());
+    put_model("apart", lookup_model());
+    put_text(dir, "apart/model.yaml", "onnx: {batch: false}\n");
     repo = repository_of(dir);
     return 0;
 }
@@ -220,6 +235,13 @@ static void rows_are_shared_and_given_back(void **state)
     int64_t ns[2];
     assert_int_equal(engine_measure(m, 1, &ns[0]), ERR_UNSUPPORTED); /* n has to be 3 */
     engine_close(m);
+    static const char *const apart[] = {"sequence", "apart"};
+    for (int i = 0; i < 2; i++) {
+        m = open_model(&repo, apart[i], &host);
+        assert_int_equal(engine_batch_max(m), 1);
+        assert_int_equal(engine_measure(m, 2, &ns[0]), ERR_UNSUPPORTED);
+        engine_close(m);
+    }
     m = open_model(&repo, "lookup", &host);
     assert_int_equal(engine_measure(m, 1, &ns[0]), 0);
     assert_int_equal(engine_measure(m, 8, &ns[1]), 0);

@@ -508,6 +508,86 @@ static void replay_leaves_out_what_does_not_count(void **state)
     model_done(&m);
 }
 
+/* ---- stale bytes ---- */
+
+static int count_items(MemDisk *d, const char *name, int *ret_groups)
+{
+    SegmentReader r;
+    SegmentItem item;
+    int frames = 0, got;
+    *ret_groups = 0;
+    MUST(segment_reader_open(&r, &d->base, name, 0) == 0);
+    while ((got = segment_reader_next(&r, &item)) == 1) {
+        frames += !item.is_group;
+        *ret_groups += item.is_group;
+    }
+    MUST(got == 0);
+    segment_reader_done(&r);
+    return frames;
+}
+
+/* What an earlier use of a file left there, byte for byte where the new use would have it, is nothing. */
+static void stale_bytes_never_check(void **state)
+{
+    (void)state;
+    Model m;
+    model_init(&m, 12, 64 * KIB);
+    MemDisk *d = make_log(&m, 20, 0, true);
+    const char *name = "log/0000000001.seg";
+    int groups;
+    assert_int_equal(count_items(d, name, &groups), 21);
+    size_t len;
+    uint8_t *bytes = mem_disk_bytes(d, name, &len);
+    SegmentHead h;
+    assert_int_equal(segment_head_get(bytes, &h), 0);
+    h.generation += UINT64_C(1) << 32;
+    segment_head_put(bytes, &h);
+    assert_int_equal(count_items(d, name, &groups), 0);
+    assert_int_equal(groups, 0);
+    /* The new use's first group head arrived, its entries did not. */
+    GroupHead g;
+    assert_true(group_head_get(bytes + SEGMENT_HEAD_LEN, &g));
+    g.generation = g.synced_generation = h.generation;
+    group_head_put(bytes + SEGMENT_HEAD_LEN, &g);
+    assert_int_equal(count_items(d, name, &groups), 0);
+    assert_int_equal(groups, 1);
+    /* A group of this use at another place than its own. */
+    h.generation -= UINT64_C(1) << 32;
+    segment_head_put(bytes, &h);
+    memmove(bytes + SEGMENT_HEAD_LEN, bytes + SEGMENT_HEAD_LEN + SECTOR, len - SEGMENT_HEAD_LEN - SECTOR);
+    assert_int_equal(count_items(d, name, &groups), 0);
+    disk_free(&d->base);
+    model_done(&m);
+}
+
+static void generations_grow(void **state)
+{
+    (void)state;
+    Model m;
+    model_init(&m, 13, SEGMENT);
+    MemDisk *d = mem_disk_new(5);
+    uint64_t last = 0;
+    for (int life = 0; life < 12; life++) {
+        Log *log;
+        m.options.seed = (uint64_t)life * 7 + 1;
+        assert_int_equal(model_open(&m, &d->base, &log, NULL), 0);
+        if (life % 3) { /* else the next life replaces the empty segment */
+            assert_int_equal(model_claim(&m, log), 0);
+            assert_int_equal(model_commit(&m, log), 0);
+        }
+        log_close(log);
+        Files f;
+        find_files(d, &f);
+        SegmentHead h;
+        assert_int_equal(segment_head_load(&d->base, f.names[f.len - 1], &h, NULL), 0);
+        assert_true(h.generation >> 32 > last);
+        last = h.generation >> 32;
+        assert_true(f.len <= (size_t)life + 1);
+    }
+    disk_free(&d->base);
+    model_done(&m);
+}
+
 /* ---- a full disk ---- */
 
 static void a_full_disk_refuses_and_recovers(void **state)
@@ -615,6 +695,8 @@ int main(void)
         cmocka_unit_test(says_why_it_refuses),
         cmocka_unit_test(append_refuses_what_would_be_void),
         cmocka_unit_test(replay_leaves_out_what_does_not_count),
+        cmocka_unit_test(stale_bytes_never_check),
+        cmocka_unit_test(generations_grow),
         cmocka_unit_test(a_full_disk_refuses_and_recovers),
         cmocka_unit_test(snapshots_bound_the_disk),
     };

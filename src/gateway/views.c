@@ -45,7 +45,7 @@ static bool put_model(Gateway *g, Str name, Buf *b)
     return true;
 }
 
-void fleet_models(Exchange *x)
+void view_models(Exchange *x)
 {
     Gateway *g = x->g;
     Core *c = core_of(g);
@@ -72,7 +72,7 @@ static void no_model(Exchange *x)
     problem_say(x, 404, CODE_UNKNOWN_MODEL, NULL, "there is no such model; GET /v1/models lists what there is");
 }
 
-void fleet_model(Exchange *x)
+void view_model(Exchange *x)
 {
     Gateway *g = x->g;
     buf_clear(&g->body);
@@ -84,7 +84,7 @@ void fleet_model(Exchange *x)
     exchange_reply_json(x, 200);
 }
 
-void fleet_version(Exchange *x)
+void view_version(Exchange *x)
 {
     Gateway *g = x->g;
     const ModelEntry *m = core_model(core_of(g), x->params[0], x->params[1]);
@@ -111,22 +111,22 @@ static void pause_or_resume(Exchange *x, bool paused)
         problem_reply(x, &p);
         return;
     }
-    fleet_model(x);
+    view_model(x);
 }
 
-void fleet_pause(Exchange *x)
+void view_pause(Exchange *x)
 {
     pause_or_resume(x, true);
 }
 
-void fleet_resume(Exchange *x)
+void view_resume(Exchange *x)
 {
     pause_or_resume(x, false);
 }
 
 /* ---- workers ---- */
 
-void fleet_workers(Exchange *x)
+void view_workers(Exchange *x)
 {
     Gateway *g = x->g;
     buf_clear(&g->body);
@@ -136,7 +136,7 @@ void fleet_workers(Exchange *x)
     exchange_reply_json(x, 200);
 }
 
-void fleet_worker(Exchange *x)
+void view_worker(Exchange *x)
 {
     Gateway *g = x->g;
     buf_clear(&g->body);
@@ -158,27 +158,27 @@ static void order(Exchange *x, Str what)
         problem_reply(x, &p);
         return;
     }
-    fleet_worker(x);
+    view_worker(x);
 }
 
-void fleet_drain(Exchange *x)
+void view_drain(Exchange *x)
 {
     order(x, STR("drain"));
 }
 
-void fleet_cordon(Exchange *x)
+void view_cordon(Exchange *x)
 {
     order(x, STR("cordon"));
 }
 
-void fleet_uncordon(Exchange *x)
+void view_uncordon(Exchange *x)
 {
     order(x, STR("uncordon"));
 }
 
 /* ---- queues and tenants ---- */
 
-void fleet_queues(Exchange *x)
+void view_queues(Exchange *x)
 {
     Gateway *g = x->g;
     buf_clear(&g->body);
@@ -188,7 +188,7 @@ void fleet_queues(Exchange *x)
     exchange_reply_json(x, 200);
 }
 
-void fleet_tenants(Exchange *x)
+void view_tenants(Exchange *x)
 {
     Gateway *g = x->g;
     Core *c = core_of(g);
@@ -207,9 +207,8 @@ void fleet_tenants(Exchange *x)
         first = false;
         buf_puts(b, "{\"name\":");
         json_put_str(b, name);
-        buf_printf(b, ",\"queued\":%llu,\"running\":%llu", (unsigned long long)t->queued, (unsigned long long)t->running);
-        for (TaskState s = TASK_SUCCEEDED; s < TASK_STATES; s++)
-            buf_printf(b, ",\"%s\":%llu", task_state_name(s), (unsigned long long)t->finished[s]);
+        for (TaskState s = TASK_QUEUED; s < TASK_STATES; s++)
+            buf_printf(b, ",\"%s\":%llu", task_state_name(s), (unsigned long long)t->tasks[s]);
         buf_printf(b, ",\"submitted_total\":%llu,\"idempotency_keys\":%llu,\"device_ms_total\":%llu}",
                    (unsigned long long)t->submitted_total, (unsigned long long)t->idem_keys,
                    (unsigned long long)(t->device_ns_total / NS_PER_MS));

@@ -1,0 +1,484 @@
+/* File contents: DATA/files/<id>, written under files/tmp and moved there when whole and synced, before the record exists. A content is
+ * unlinked only once the record of its end is durable. What blocks runs on libuv's threads. */
+#include "gateway/internal.h"
+
+#include "gateway/multipart.h"
+#include "io/clock.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PIECE (256 * KIB)
+#define ORPHAN_S 86400 /* a content without a record is a crash between the two: younger ones may be under way */
+#define FILE_ID_LEN 31
+
+struct Gone {
+    List link;
+    uint64_t seq;
+    Gateway *g;
+    uv_fs_t fs;
+    char id[32];
+};
+
+typedef struct { /* a running task that refers to files */
+    TableNode node;
+    uint64_t task_no;
+} Leased;
+
+/* ---- places ---- */
+
+void files_path(const Gateway *g, const char *id, char ret[600])
+{
+    snprintf(ret, 600, "%s/%s", g->files_dir, id);
+}
+
+void files_tmp_path(const Gateway *g, const char *id, char ret[600])
+{
+    snprintf(ret, 600, "%s/tmp/%s", g->files_dir, id);
+}
+
+void files_new_id(const Gateway *g, char ret[32])
+{
+    uint8_t b[16];
+    uint64_t ms = (uint64_t)(now_of(g) / NS_PER_MS);
+    for (int i = 0; i < 6; i++) b[i] = (uint8_t)(ms >> (40 - 8 * i));
+    random_secret(b + 6, 10);
+    memcpy(ret, "file_", 5);
+    base32_put(ret + 5, b);
+    ret[FILE_ID_LEN] = 0;
+}
+
+static int of_errno(void)
+{
+    return errno == ENOSPC || errno == EDQUOT ? ERR_NOSPC : errno == EROFS ? ERR_READONLY : ERR_IO;
+}
+
+int files_publish(const Gateway *g, const char *id, int fd)
+{
+    char from[600], to[600];
+    files_tmp_path(g, id, from);
+    files_path(g, id, to);
+    int err = fdatasync(fd) ? of_errno() : 0;
+    close(fd);
+    if (!err && rename(from, to)) err = of_errno();
+    if (!err) {
+        int dir = open(g->files_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (dir < 0 || fsync(dir)) err = of_errno();
+        if (dir >= 0) close(dir);
+    }
+    if (err) {
+        unlink(from);
+        unlink(to);
+    }
+    return err;
+}
+
+int files_store(const Gateway *g, const char *id, Str bytes)
+{
+    char path[600];
+    files_tmp_path(g, id, path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) return of_errno();
+    while (bytes.n) {
+        ssize_t n = write(fd, bytes.p, bytes.n);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            int err = of_errno();
+            close(fd);
+            unlink(path);
+            return err;
+        }
+        bytes.p += n;
+        bytes.n -= (size_t)n;
+    }
+    return files_publish(g, id, fd);
+}
+
+/* ---- start ---- */
+
+static void each_name(const char *dir, void (*each)(Gateway *g, const char *name), Gateway *g)
+{
+    DIR *d = opendir(dir);
+    struct dirent *e;
+    if (!d) return;
+    while ((e = readdir(d)))
+        if (strncmp(e->d_name, "file_", 5) == 0) each(g, e->d_name);
+    closedir(d);
+}
+
+static void remove_tmp(Gateway *g, const char *name)
+{
+    char path[600];
+    files_tmp_path(g, name, path);
+    unlink(path);
+}
+
+static void remove_orphan(Gateway *g, const char *name)
+{
+    char path[600];
+    struct stat st;
+    files_path(g, name, path);
+    if (core_file_find(core_of(g), str_from(name), (Str){"", 0}) || stat(path, &st)) return;
+    if (time(NULL) - st.st_mtime > ORPHAN_S) unlink(path);
+}
+
+static void lease_files(Gateway *g, const Task *t)
+{
+    if (!t->files_len && !(t->extra && t->extra->checkpoint_file)) return;
+    Leased *l = mem_new(sizeof *l);
+    l->task_no = t->no;
+    table_add(&g->leased, &l->node, hash_u64(t->no));
+}
+
+int files_open(Gateway *g, Buf *why)
+{
+    char path[600];
+    files_tmp_path(g, "", path);
+    if ((mkdir(g->files_dir, 0700) && errno != EEXIST) || (mkdir(path, 0700) && errno != EEXIST)) {
+        buf_printf(why, "cannot make the folder %s: %s", path, strerror(errno));
+        return of_errno();
+    }
+    each_name(path, remove_tmp, g);
+    Core *c = core_of(g);
+    if (!c) return 0;
+    each_name(g->files_dir, remove_orphan, g);
+    if (core_count(c, TASK_RUNNING))
+        for (Task *t = core_older(c, UINT64_MAX); t; t = core_older(c, t->no))
+            if (t->state == TASK_RUNNING) lease_files(g, t);
+    return 0;
+}
+
+/* ---- which files may a worker read ---- */
+
+void files_task_changed(Gateway *g, const Task *t, const TaskEvent *e)
+{
+    if (e->kind == EVENT_LEASED) {
+        lease_files(g, t);
+        return;
+    }
+    if (!g->leased.len) return;
+    for (TableNode *n = table_first(&g->leased, hash_u64(t->no)), *next; n; n = next) {
+        Leased *l = CONTAINER_OF(n, Leased, node);
+        next = table_next(n);
+        if (l->task_no != t->no) continue;
+        table_del(&g->leased, n);
+        mem_free(l);
+    }
+}
+
+static bool refers(const Task *t, uint64_t file_no)
+{
+    for (uint16_t i = 0; i < t->files_len; i++)
+        if (t->files[i] == file_no) return true;
+    return t->extra && t->extra->checkpoint_file == file_no;
+}
+
+bool files_is_leased(Gateway *g, const File *f)
+{
+    TableIter at = {0};
+    TableNode *n;
+    while ((n = table_each(&g->leased, &at))) {
+        const Task *t = core_task(core_of(g), CONTAINER_OF(n, Leased, node)->task_no);
+        if (t && t->state == TASK_RUNNING && (refers(t, f->no) || f->owner_task == t->no)) return true;
+    }
+    return false;
+}
+
+void files_done_gateway(Gateway *g)
+{
+    TableIter at = {0};
+    TableNode *n;
+    while ((n = table_each(&g->leased, &at))) mem_free(CONTAINER_OF(n, Leased, node));
+    table_done(&g->leased);
+    if (!g->gone_files.next) return;
+    LIST_FOR(gone, &g->gone_files, Gone, link) /* not durable: the next start finds them again */
+    {
+        list_del(&gone->link);
+        mem_free(gone);
+    }
+}
+
+/* ---- the end of a file ---- */
+
+void gateway_file_leaving(Gateway *g, const File *f)
+{
+    Gone *gone = mem_new(sizeof *gone);
+    gone->seq = g->p.last_seq(g->p.ctx);
+    gone->g = g;
+    memcpy(gone->id, f->id, sizeof gone->id);
+    list_push_back(&g->gone_files, &gone->link);
+}
+
+static void unlinked(uv_fs_t *fs)
+{
+    Gone *gone = CONTAINER_OF(fs, Gone, fs);
+    gone->g->jobs--;
+    uv_fs_req_cleanup(fs);
+    mem_free(gone);
+}
+
+void files_durable(Gateway *g, uint64_t seq)
+{
+    while (!list_empty(&g->gone_files)) {
+        Gone *gone = LIST_FIRST(&g->gone_files, Gone, link);
+        char path[600];
+        if (gone->seq > seq) return;
+        list_del(&gone->link);
+        files_path(g, gone->id, path);
+        g->jobs++;
+        CHECK(uv_fs_unlink(g->loop, &gone->fs, path, unlinked) == 0);
+    }
+}
+
+/* ---- reading ---- */
+
+/* The file of params[0], if the caller may see it; NULL: answered. A worker may read what a task it holds refers to. */
+static const File *find_file(Exchange *x)
+{
+    Gateway *g = x->g;
+    Core *c = core_of(g);
+    const File *f = NULL;
+    if (!(x->scopes & ~(uint32_t)SCOPE_WORKER)) {
+        Str id, token_text;
+        uint64_t token;
+        f = core_file_find(c, x->params[0], (Str){"", 0});
+        if (f && query_get(x, "task", &id)) {
+            const Task *t = core_task(c, query_task_no(g, id));
+            if (!t || !query_get(x, "token", &token_text) || parse_u64(token_text, &token) ||
+                !g->p.lease_is_live(g->p.ctx, t->no, token) || !(refers(t, f->no) || f->owner_task == t->no))
+                f = NULL;
+        } else if (f && !files_is_leased(g, f)) {
+            f = NULL;
+        }
+    } else {
+        f = core_file_find(c, x->params[0], auth_view(x));
+    }
+    exchange_hold(x, g->p.last_seq(g->p.ctx));
+    if (!f) problem_say(x, 404, CODE_NOT_FOUND, NULL, "there is no file \"%.*s\"", (int)MIN(x->params[0].n, (size_t)60),
+                        x->params[0].p);
+    return f;
+}
+
+void files_get(Exchange *x)
+{
+    const File *f = find_file(x);
+    if (!f) return;
+    buf_clear(&x->g->body);
+    render_file(x->g, f, &x->g->body);
+    exchange_reply_json(x, 200);
+}
+
+void files_delete(Exchange *x)
+{
+    Gateway *g = x->g;
+    const File *f = core_file_find(core_of(g), x->params[0], auth_view(x));
+    if (!f) {
+        exchange_hold(x, g->p.last_seq(g->p.ctx));
+        problem_say(x, 404, CODE_NOT_FOUND, NULL, "there is no file \"%.*s\"", (int)MIN(x->params[0].n, (size_t)60),
+                    x->params[0].p);
+        return;
+    }
+    Decision d = g->p.delete_file(g->p.ctx, f->no);
+    exchange_hold(x, g->p.last_seq(g->p.ctx));
+    if (d.code != CODE_OK) {
+        Problem p = problem_of_decision(&d);
+        problem_reply(x, &p);
+        return;
+    }
+    exchange_reply(x, 204, NULL, (Str){"", 0});
+}
+
+/* ---- content ---- */
+
+typedef struct {
+    Exchange *x; /* NULL: it is gone */
+    Gateway *g;
+    char id[32];
+    int fd, err;
+    uint64_t at, left;
+    Buf piece;
+    bool busy;
+    uv_work_t work;
+    int status;
+    int64_t length;
+    char type[128];
+} Download;
+
+static void download_free(Download *d)
+{
+    if (d->fd >= 0) close(d->fd);
+    buf_done(&d->piece);
+    mem_free(d);
+}
+
+static void read_work(uv_work_t *w)
+{
+    Download *d = CONTAINER_OF(w, Download, work);
+    if (d->fd < 0) {
+        char path[600];
+        files_path(d->g, d->id, path);
+        d->fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (d->fd < 0) {
+            d->err = ERR_IO;
+            return;
+        }
+    }
+    size_t want = (size_t)MIN(d->left, (uint64_t)PIECE);
+    buf_clear(&d->piece);
+    uint8_t *p = buf_extend(&d->piece, want);
+    for (size_t done = 0; done < want;) {
+        ssize_t n = pread(d->fd, p + done, want - done, (off_t)(d->at + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            d->err = ERR_IO; /* shorter than its record says */
+            return;
+        }
+        done += (size_t)n;
+    }
+}
+
+static void read_after(uv_work_t *w, int status);
+
+static void read_more(Download *d)
+{
+    d->busy = true;
+    d->g->jobs++;
+    CHECK(uv_queue_work(d->g->loop, &d->work, read_work, read_after) == 0);
+}
+
+static void on_drained(Exchange *x)
+{
+    Download *d = x->state;
+    if (d && !d->busy) read_more(d);
+}
+
+static void drop(Exchange *x)
+{
+    Download *d = x->state;
+    d->x = NULL;
+    if (!d->busy) download_free(d);
+}
+
+static void read_after(uv_work_t *w, int status)
+{
+    Download *d = CONTAINER_OF(w, Download, work);
+    Exchange *x = d->x;
+    d->busy = false;
+    d->g->jobs--;
+    if (!x || status) {
+        download_free(d);
+        return;
+    }
+    if (d->err && !x->answered) {
+        x->drop = NULL;
+        say_error("the content of %s cannot be read", d->id);
+        problem_say(x, 500, CODE_INTERNAL, NULL, "the file's content cannot be read");
+        download_free(d);
+        return;
+    }
+    if (d->err) { /* the length was promised: only a broken connection tells the truth now */
+        x->close = true;
+        say_error("the content of %s ends early", d->id);
+        exchange_end(x);
+        return;
+    }
+    d->at += d->piece.len;
+    d->left -= d->piece.len;
+    if (!x->answered) exchange_begin(x, d->status, d->type, d->length);
+    exchange_put(x, buf_str(&d->piece), 0);
+    if (!d->left) exchange_end(x);
+}
+
+/* "bytes=0-99", "bytes=100-", "bytes=-100". False: not one range that this server serves (then the whole is sent). */
+static bool read_range(Str s, uint64_t size, uint64_t *from, uint64_t *to, bool *outside)
+{
+    if (!str_starts(s, STR("bytes=")) || memchr(s.p, ',', s.n)) return false;
+    s.p += 6;
+    s.n -= 6;
+    const char *dash = memchr(s.p, '-', s.n);
+    if (!dash) return false;
+    Str a = {s.p, (size_t)(dash - s.p)}, b = {dash + 1, s.n - a.n - 1};
+    uint64_t first, last = UINT64_MAX;
+    if (!a.n) {
+        if (parse_u64(b, &last)) return false;
+        *outside = last == 0 || size == 0;
+        *from = last < size ? size - last : 0;
+        *to = size - 1;
+        return true;
+    }
+    if (parse_u64(a, &first) || (b.n && parse_u64(b, &last)) || last < first) return false;
+    *outside = first >= size;
+    *from = first;
+    *to = MIN(last, size - 1);
+    return true;
+}
+
+/* A name for Content-Disposition: quoted ASCII, and RFC 8187 beside it when there is more. */
+static void name_header(Exchange *x, const char *name)
+{
+    Buf plain = {0}, coded = {0};
+    bool ascii = true;
+    for (const unsigned char *p = (const unsigned char *)name; *p; p++) {
+        ascii &= *p < 0x80;
+        buf_putc(&plain, *p >= 0x80 || *p == '"' || *p == '\\' ? '_' : (char)*p);
+        if ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || strchr("-._~", *p))
+            buf_putc(&coded, (char)*p);
+        else buf_printf(&coded, "%%%02X", *p);
+    }
+    if (!plain.len) exchange_header(x, "Content-Disposition", "attachment");
+    else if (ascii) exchange_header(x, "Content-Disposition", "attachment; filename=\"%s\"", buf_z(&plain));
+    else exchange_header(x, "Content-Disposition", "attachment; filename=\"%s\"; filename*=UTF-8''%s", buf_z(&plain), buf_z(&coded));
+    buf_done(&plain);
+    buf_done(&coded);
+}
+
+void files_content(Exchange *x)
+{
+    const File *f = find_file(x);
+    if (!f) return;
+    char hex[65], type[128];
+    sha256_hex(&f->sha256, hex);
+    uint64_t from = 0, to = f->size ? f->size - 1 : 0;
+    bool outside = false;
+    Str range = http_field(x->req, "Range"), match = http_field(x->req, "If-None-Match");
+    exchange_header(x, "ETag", "\"%s\"", hex);
+    exchange_header(x, "Accept-Ranges", "bytes");
+    if (match.p && memmem(match.p, match.n, hex, 64)) {
+        exchange_reply(x, 304, NULL, (Str){"", 0});
+        return;
+    }
+    bool part = range.p && !http_field(x->req, "If-Range").p && read_range(range, f->size, &from, &to, &outside);
+    if (part && outside) {
+        exchange_header(x, "Content-Range", "bytes */%llu", (unsigned long long)f->size);
+        problem_say(x, 416, CODE_INVALID_REQUEST, "Range", "the file has %llu bytes", (unsigned long long)f->size);
+        return;
+    }
+    if (part) exchange_header(x, "Content-Range", "bytes %llu-%llu/%llu", (unsigned long long)from, (unsigned long long)to,
+                              (unsigned long long)f->size);
+    /* Whatever a stranger uploaded: it is shown by no browser as a page of ours. */
+    exchange_header(x, "Content-Security-Policy", "default-src 'none'; sandbox");
+    name_header(x, f->name ? f->name : "");
+    if (!media_type_clean(str_from(f->content_type), type)) strcpy(type, "application/octet-stream");
+    uint64_t length = f->size ? to - from + 1 : 0;
+    if (x->head_only || !length) {
+        exchange_begin(x, part ? 206 : 200, type, (int64_t)length);
+        if (!x->ended) exchange_end(x);
+        return;
+    }
+    Download *d = mem_new(sizeof *d);
+    *d = (Download){.x = x, .g = x->g, .fd = -1, .at = from, .left = length, .length = (int64_t)length,
+                    .status = part ? 206 : 200};
+    memcpy(d->id, f->id, sizeof d->id);
+    memcpy(d->type, type, sizeof type);
+    x->state = d;
+    x->drop = drop;
+    x->drained = on_drained;
+    x->exclusive = true;
+    read_more(d);
+}
