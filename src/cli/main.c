@@ -2,6 +2,7 @@
  * itself, begins here. */
 #include "cli/commands.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 
@@ -51,6 +52,7 @@ int main(int argc, char **argv)
     if (!strcmp(name, "--version") || !strcmp(name, "-V")) name = "version";
     const Command *c = command_find(name);
     int status = c ? run_command(c, MAX(argc - 2, 0), argv + MIN(argc, 2)) : unknown_command(name);
-    if (fflush(stdout) != 0 && status == CLI_OK) status = CLI_FAILED;
+    if (fflush(stdout) != 0 && errno != EPIPE && status == CLI_OK)
+        status = fail(CLI_FAILED, "the output cannot be written: %m");
     return status;
 }

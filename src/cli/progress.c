@@ -73,7 +73,7 @@ static void put_left(const Progress *p, int64_t now_ns, Buf *b)
 void progress_put(const Progress *p, int64_t now_ns, int width, bool utf8, Buf *b)
 {
     static const char *const wheel[] = {"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"};
-    bool stepping = p->steps > 1;
+    bool stepping = p->steps > 1 && !p->note;
     if (p->label) buf_printf(b, "%s ", p->label);
     if (p->live && !stepping)
         buf_printf(b, "%s ",
@@ -86,6 +86,8 @@ void progress_put(const Progress *p, int64_t now_ns, int width, bool utf8, Buf *
             buf_putc(b, ' ');
         }
         buf_printf(b, "step %llu/%llu", (unsigned long long)p->step, (unsigned long long)p->steps);
+    } else if (p->note) {
+        buf_puts(b, p->note);
     } else {
         buf_put_str(b, buf_str(&p->status));
         if (stepping)
@@ -105,8 +107,8 @@ static bool is_news(Progress *p, Buf *line)
 {
     Buf now = {0};
     uint64_t tenth = p->steps ? p->step * 10 / p->steps : 0;
-    buf_printf(&now, "%.*s %lld %llu %llu", STR_ARG(buf_str(&p->status)), (long long)p->ahead,
-               (unsigned long long)tenth, (unsigned long long)p->steps);
+    buf_printf(&now, "%s %.*s %lld %llu %llu", p->note ? p->note : "", STR_ARG(buf_str(&p->status)),
+               (long long)p->ahead, (unsigned long long)tenth, (unsigned long long)p->steps);
     bool news = !str_eq(buf_str(&now), buf_str(&p->last)) && line->len;
     if (news) {
         buf_clear(&p->last);

@@ -15,6 +15,7 @@ static const Option options[] = {
     {"devices", 0, "N", "worker processes here, default 1; 0: none", NULL},
     {"log-level", 0, "LEVEL", "debug, info (default), warn or error", "debug info warn error"},
     {"set", 0, "KEY=VALUE", "any key of the configuration, as limits.body_max=16MiB", NULL},
+    {"accept-clock", 0, NULL, "start although the clock is far behind the log", NULL},
     {"check-config", 0, NULL, "check the configuration and stop", NULL},
     {"print-config-reference", 0, NULL, "print every key and its default as Markdown", NULL},
 };
@@ -84,6 +85,7 @@ static int run(const Args *a)
     int err = config_read(file && *file ? file : NULL, &c, &text);
     if (!err) err = apply_options(a, &c, &text);
     if (!err) err = config_check(&c, &text);
+    c.accept_clock = args_has(a, "accept-clock");
     if (err)
         status = bad_config(&text);
     else if (args_has(a, "check-config"))

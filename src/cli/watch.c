@@ -22,7 +22,7 @@ typedef struct {
     HttpClient *http;
     HttpRequest *stream, *look;
     Progress progress;
-    Buf stream_url, look_url, data, last_id;
+    Buf stream_url, look_url, last_id;
     const char *headers[4];
     int64_t started_ns, heard_ns, look_ns, stream_ns; /* boot clock; the latter two: not before */
     bool terminal_seen, lost;
@@ -72,28 +72,25 @@ static void take_end(Watcher *w, yyjson_val *event)
     finish(w, CLI_OK);
 }
 
-static void on_event(Watcher *w)
+static void on_event(Watcher *w, Str data)
 {
-    yyjson_doc *doc = yyjson_read((const char *)w->data.data, w->data.len, 0);
+    yyjson_doc *doc = yyjson_read(data.p, data.n, 0);
     yyjson_val *event = yyjson_doc_get_root(doc);
     if (event) take_status(w, event);
     if (event && !w->over) take_end(w, event);
     yyjson_doc_free(doc);
-    buf_clear(&w->data);
-    progress_show(&w->progress, boot_now_ns());
+    if (!w->over) progress_show(&w->progress, boot_now_ns());
 }
 
 static void on_line(void *ctx, Str line)
 {
     Watcher *w = ctx;
     w->heard_ns = boot_now_ns();
+    w->lost = false;
     if (w->over) return;
-    if (line.n == 0) {
-        if (w->data.len) on_event(w);
-    } else if (str_starts(line, STR("data:"))) {
+    if (str_starts(line, STR("data:"))) { /* the server writes an event's data as one line */
         line = (Str){line.p + 5, line.n - 5};
-        if (line.n && line.p[0] == ' ') line.p++, line.n--;
-        buf_put_str(&w->data, line);
+        on_event(w, line);
     } else if (str_starts(line, STR("id:"))) {
         line = (Str){line.p + 3, line.n - 3};
         if (line.n && line.p[0] == ' ') line.p++, line.n--;
@@ -116,7 +113,6 @@ static void on_stream_end(void *ctx, int err, HttpReply *reply)
     w->stream = NULL;
     w->stream_ns = now + AGAIN_MS * NS_PER_MS;
     w->lost = err != 0;
-    buf_clear(&w->data);
     if (!err) w->heard_ns = now;
     if (!err && is_final(reply)) {
         progress_done(&w->progress);
@@ -132,6 +128,7 @@ static void on_look_end(void *ctx, int err, HttpReply *reply)
     w->look_ns = now + LOOK_MS * NS_PER_MS;
     if (err || w->over) return;
     w->heard_ns = now;
+    w->lost = false;
     if (is_final(reply)) {
         progress_done(&w->progress);
         finish(w, client_explain(w->client, err, reply));
@@ -190,8 +187,8 @@ static void on_tick(uv_timer_t *timer)
     }
     if (!w->stream && !w->terminal_seen && now >= w->stream_ns) start_stream(w);
     if (!w->look && now >= w->look_ns && (waiting || w->terminal_seen || !w->stream)) start_look(w);
-    if (w->lost && now - w->heard_ns > NS_PER_S)
-        progress_status(&w->progress, STR("the server is away, waiting for it"));
+    bool away = w->lost && now - w->heard_ns > NS_PER_S;
+    w->progress.note = away ? "the server is away, waiting for it" : NULL;
     progress_show(&w->progress, now);
 }
 
@@ -250,7 +247,6 @@ int task_follow(const Client *c, const Watch *watch, Buf *ret)
     progress_done(&w.progress);
     buf_done(&w.stream_url);
     buf_done(&w.look_url);
-    buf_done(&w.data);
     buf_done(&w.last_id);
     return w.status;
 }

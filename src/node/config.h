@@ -28,6 +28,7 @@ typedef struct Config {
     size_t models_len;
     char *onnxruntime; /* path of libonnxruntime.so; NULL: look in the usual places */
     bool insecure_http;
+    bool accept_clock; /* an option only: go on although the clock is far behind the log */
 
     GatewayKey *keys;
     size_t keys_len;

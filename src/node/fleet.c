@@ -16,6 +16,8 @@
 #include "wire/json.h"
 
 #define SUSPECT_PINGS 3
+#define PANIC_WORKERS 4
+#define CALM_NS       (60 * NS_PER_S) /* up that long: not in a crash loop any more */
 #define GONE_NS       (60 * NS_PER_S) /* a worker without stream and leases is forgotten after it */
 #define DEVICES_MAX   64              /* of one worker */
 
@@ -24,6 +26,8 @@ Fleet *fleet_new(Shard *s)
     Fleet *f = mem_new(sizeof *f);
     f->shard = s;
     list_init(&f->workers);
+    list_init(&f->orphans);
+    list_init(&f->troubles);
     return f;
 }
 
@@ -62,6 +66,8 @@ void fleet_free(Fleet *f)
     table_done(&f->models);
     table_done(&f->logs);
     LIST_FOR (w, &f->workers, Worker, in_fleet) worker_free(w);
+    LIST_FOR (t, &f->troubles, Trouble, in_fleet) mem_free(t);
+    LIST_FOR (o, &f->orphans, Orphan, in_fleet) mem_free(o);
     mem_free(f->devices);
     buf_done(&f->line);
     mem_free(f);
@@ -114,6 +120,15 @@ void fleet_lead(Fleet *f)
         if (core_flag(f->shard->core, STR("model_paused"),
                       core_sym(f->shard->core, models[i].name)))
             sched_model_pause(f->shard->sched, models[i].name, true);
+    }
+    uint64_t running = core_count(f->shard->core, TASK_RUNNING);
+    for (Task *t = core_older(f->shard->core, UINT64_MAX); t && running;
+         t = core_older(f->shard->core, t->no)) {
+        running -= t->state == TASK_RUNNING;
+        if (!t->token) continue;
+        Orphan *o = mem_new(sizeof *o);
+        *o = (Orphan){.no = t->no, .token = t->token, .worker = t->worker};
+        list_push_back(&f->orphans, &o->in_fleet);
     }
 }
 
@@ -372,6 +387,22 @@ static bool still_held(const WorkerHello *h, uint64_t token)
     return false;
 }
 
+/* A worker of this name is here again: those of its former leases that it does not name ended with
+ * its former process. */
+static void end_orphans(Fleet *f, const Worker *w, const WorkerHello *h)
+{
+    Core *c = f->shard->core;
+    Sym name = core_sym_find(c, str_from(w->name));
+    LIST_FOR (o, &f->orphans, Orphan, in_fleet) {
+        if (o->worker != name) continue;
+        const Task *t = core_task(c, o->no);
+        if (t && t->token == o->token && !still_held(h, o->token))
+            fleet_release(f, o->no, o->token, FAIL_WORKER_LOST, false);
+        list_del(&o->in_fleet);
+        mem_free(o);
+    }
+}
+
 /* The same process comes back: what it no longer names it never got or has dropped; the rest is
  * taken up again. */
 static void forget_former(Fleet *f, Worker *w, const WorkerHello *h)
@@ -467,6 +498,7 @@ Decision fleet_hello(Fleet *f, const WorkerHello *h, char id_out[40], Buf *refus
         w->devices[w->devices_len++] = device_add(f, w, &h->devices[i]);
     for (size_t i = 0; i < h->models_len; i++) (void)take_model(f, w, &h->models[i], refused_json);
     take_running(f, w, h, stale_json);
+    end_orphans(f, w, h);
     snprintf(id_out, 40, "%s", w->id);
     say_info("worker %s (%s): %u device(s), %u model(s), %u task(s) running", w->name, w->id,
              w->devices_len, w->models_len, w->leases_len);
@@ -523,8 +555,37 @@ Decision fleet_order(Fleet *f, Str worker_id, Str order)
     return d;
 }
 
+static Trouble *trouble_of(const Fleet *f, Str name)
+{
+    LIST_FOR (t, &f->troubles, Trouble, in_fleet)
+        if (str_eqz(name, t->name)) return t;
+    return NULL;
+}
+
+/* A crash loop is shown until the worker has been back for a while. */
+static void note_crash_loop(Fleet *f, Str name)
+{
+    Trouble *t = trouble_of(f, name);
+    if (!t) {
+        t = mem_new(sizeof *t);
+        snprintf(t->name, sizeof t->name, "%.*s", STR_ARG(name));
+        t->since_ns = shard_now_ns(f->shard);
+        list_push_back(&f->troubles, &t->in_fleet);
+    }
+    t->crashes++;
+}
+
+static void forget_trouble(Fleet *f, const Worker *w, int64_t now)
+{
+    Trouble *t = trouble_of(f, str_from(w->name));
+    if (!t || now - w->since_ns < CALM_NS) return;
+    list_del(&t->in_fleet);
+    mem_free(t);
+}
+
 void fleet_process_ended(Fleet *f, Str worker_name, bool crashed, bool crash_loop)
 {
+    if (crash_loop) note_crash_loop(f, worker_name);
     Worker *w = worker_named(f, worker_name);
     if (!w) return;
     f->shard->out.worker_kick(f->shard->out.ctx, str_from(w->id));
@@ -569,11 +630,37 @@ static void look_at_void_leases(Fleet *f, Worker *w, int64_t now)
     }
 }
 
+/* When more than half of at least four workers look dead at once, the fault is probably ours: leases
+ * do not end by time for a while. */
+static void look_for_panic(Fleet *f, int64_t now)
+{
+    uint32_t known = 0, dead = 0;
+    LIST_FOR (w, &f->workers, Worker, in_fleet) {
+        if (!w->stream && w->leases_len == 0) continue;
+        known++;
+        dead += !w->stream || w->suspected;
+    }
+    bool panic = known >= PANIC_WORKERS && dead * 2 > known;
+    if (!panic)
+        f->panic_since_ns = 0;
+    else if (!f->panic_since_ns) {
+        f->panic_since_ns = now;
+        say_warn("%u of %u workers look dead at once: their leases are frozen for a while", dead,
+                 known);
+    }
+}
+
+bool fleet_freezes_leases(const Fleet *f, int64_t now)
+{
+    return f->panic_since_ns && now - f->panic_since_ns < 2 * core_limits(f->shard->core)->lease_ns;
+}
+
 int64_t fleet_look(Fleet *f, int64_t now)
 {
     int64_t ping_ns = (int64_t)f->shard->options.ping_s * NS_PER_S;
     if (now < f->next_look_ns) return f->next_look_ns;
     f->next_look_ns = now + ping_ns;
+    look_for_panic(f, now);
     LIST_FOR (w, &f->workers, Worker, in_fleet) {
         if (!w->stream) {
             if (w->leases_len == 0 && now - w->seen_ns > GONE_NS)
@@ -588,6 +675,7 @@ int64_t fleet_look(Fleet *f, int64_t now)
             fleet_open_devices(f, w);
         }
         look_at_void_leases(f, w, now);
+        forget_trouble(f, w, now);
         if (now - w->pinged_ns >= ping_ns) {
             w->pinged_ns = now;
             buf_clear(&f->line);

@@ -76,6 +76,16 @@ static void worker_json(Fleet *f, const Worker *w, Buf *b)
     buf_puts(b, "]}");
 }
 
+static void trouble_json(const Trouble *t, Buf *b)
+{
+    buf_puts(b, "{\"id\":null,");
+    put_name(b, "name", str_from(t->name));
+    buf_printf(b, ",\"status\":\"crash_loop\",\"crashes\":%llu,\"since\":",
+               (unsigned long long)t->crashes);
+    json_put_time(b, t->since_ns);
+    buf_puts(b, ",\"models\":0,\"running\":0,\"devices\":[]}");
+}
+
 void fleet_workers_json(Fleet *f, Str only_id, Buf *ret)
 {
     if (only_id.n) {
@@ -89,6 +99,11 @@ void fleet_workers_json(Fleet *f, Str only_id, Buf *ret)
         if (!first) buf_putc(ret, ',');
         first = false;
         worker_json(f, w, ret);
+    }
+    LIST_FOR (t, &f->troubles, Trouble, in_fleet) {
+        if (!first) buf_putc(ret, ',');
+        first = false;
+        trouble_json(t, ret);
     }
     buf_putc(ret, ']');
 }

@@ -97,6 +97,20 @@ typedef struct { /* learnt about a model */
     char *problem; /* the latest load failure; owned */
 } ModelState;
 
+typedef struct
+{ /* a lease that was live when this process took over; its holder has not come back */
+    List in_fleet;
+    uint64_t no, token;
+    Sym worker;
+} Orphan;
+
+typedef struct { /* a local worker whose process does not stay up: shown among the workers */
+    List in_fleet;
+    char name[64];
+    int64_t since_ns;
+    uint64_t crashes;
+} Trouble;
+
 typedef struct { /* what a task's model printed */
     TableNode by_task;
     uint64_t no;
@@ -105,13 +119,14 @@ typedef struct { /* what a task's model printed */
 
 struct Fleet {
     Shard *shard;
-    List workers;
+    List workers, orphans, troubles;
     uint32_t workers_len;
     Device **devices; /* by SchedDeviceId; NULL: free */
     uint32_t devices_len;
     Table leases, models, logs;
     uint64_t next_batch;
-    int64_t next_look_ns; /* pings and suspicion */
+    int64_t panic_since_ns; /* 0: no panic */
+    int64_t next_look_ns;   /* pings and suspicion */
     uint64_t lease_expirations_total, leases_total, fenced_total, batches_total;
     SchedDecision decision; /* large: kept here */
     Buf line;
@@ -141,5 +156,7 @@ void fleet_task_leaving(Fleet *f, const Task *t);
 int64_t fleet_dispatch(Fleet *f);
 /* fleet.c: pings, suspicion, workers that are gone. */
 int64_t fleet_look(Fleet *f, int64_t now_ns);
+/* Do leases not end by time now? (architecture's panic rule) */
+bool fleet_freezes_leases(const Fleet *f, int64_t now_ns);
 
 #endif

@@ -336,8 +336,10 @@ static int open_shard(Server *s, Buf *why)
                    c->data_dir, err_text(err));
         return err;
     }
-    ShardOptions o = {
-        .segment_bytes = c->log.segment_bytes, .ping_s = c->timeouts.ping_s, .address = c->listen};
+    ShardOptions o = {.segment_bytes = c->log.segment_bytes,
+                      .ping_s = c->timeouts.ping_s,
+                      .accept_clock = c->accept_clock,
+                      .address = c->listen};
     core_limits_of(c, &o.limits);
     ShardOut out = {s,
                     out_changed,

@@ -2,6 +2,9 @@
 
 #include <stdio.h>
 
+/* A clock that stands before the last record by more is wrong, or the log is another's. */
+#define CLOCK_BEHIND_NS (60 * NS_PER_S)
+
 /* ---- replay ---- */
 
 static int replay_snapshot(void *ctx, const LogPoint *covers, Str piece)
@@ -85,6 +88,15 @@ int shard_open(Disk *disk, Clock *clock, const ShardOptions *o, const ShardOut *
     if (err) {
         shard_free(s);
         return err;
+    }
+    int64_t behind_ns = s->at.time_ns - clock->wall_ns(clock);
+    if (behind_ns > CLOCK_BEHIND_NS && !o->accept_clock) {
+        buf_puts(why, "the clock is ");
+        buf_put_duration(why, behind_ns);
+        buf_puts(why, " behind the log's last record; set it right, or start once with "
+                      "--accept-clock (time then goes on from that record)");
+        shard_free(s);
+        return ERR_INVALID;
     }
     for (int st = 0; st < TASK_STATES; st++) s->replayed += core_count(s->core, (TaskState)st);
     /* Shard time: never behind the last record, then driven by the clock that does not step. */
@@ -322,7 +334,8 @@ int64_t shard_step(Shard *s)
     if (!s->leading || s->failed) return INT64_MAX;
     int64_t now = shard_now_ns(s), next;
     if (now < s->retry_ns) return s->retry_ns; /* the log has no room: give it time */
-    for (int n = 0; core_due(s->core, now, stalled(s), &s->builder); n++) {
+    bool freeze = stalled(s) || fleet_freezes_leases(s->fleet, now);
+    for (int n = 0; core_due(s->core, now, freeze, &s->builder); n++) {
         Decision d;
         if (!shard_commit(s, true, &d)) return s->retry_ns;
         if (n == DUE_MAX) return now;

@@ -38,6 +38,7 @@ typedef struct {
     uint64_t segment_bytes; /* 0: the log's default */
     uint32_t ping_s;        /* default 5 */
     uint64_t seed;          /* chance; 0: the kernel's */
+    bool accept_clock;      /* go on although the clock is far behind the last record */
     const char *address;    /* said in the claim */
 } ShardOptions;
 

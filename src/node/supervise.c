@@ -143,6 +143,7 @@ static void start(Child *c)
         : config->log.level == SAY_INFO ? "info"
         : config->log.level == SAY_WARN ? "warn"
                                         : "error");
+    add(&a, "--log-format", config->log.format == SAY_JSON ? "json" : "text");
     for (size_t i = 0; i < config->models_len; i++) add(&a, "--models", config->models[i]);
     uv_stdio_container_t stdio[3] = {{.flags = UV_IGNORE},
                                      {.flags = UV_INHERIT_FD, .data.fd = 2},

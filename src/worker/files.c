@@ -100,9 +100,15 @@ static int bad_id(Str id, EngineError *err)
     return ERR_INVALID;
 }
 
-static void content_url(const Files *f, Str id, Buf *ret)
+FileOwner file_owner(const Held *h)
 {
-    buf_printf(ret, "%s/v1/files/%.*s/content", f->server_url, STR_ARG(id));
+    return (FileOwner){h->id, h->token, &h->stop};
+}
+
+static void content_url(const Files *f, const FileOwner *owner, Str id, Buf *ret)
+{
+    buf_printf(ret, "%s/v1/files/%.*s/content?task=%.*s&token=%llu", f->server_url, STR_ARG(id),
+               STR_ARG(owner->task_id), (unsigned long long)owner->token);
 }
 
 /* The entity tag is the content's SHA-256 in hex, where the server gives one. */
@@ -120,13 +126,13 @@ static int damaged(Str id, EngineError *err)
     return ERR_IO;
 }
 
-int files_read(const Files *f, Str id, const atomic_int *stop, Buf *ret, EngineError *err)
+int files_read(const Files *f, const FileOwner *owner, Str id, Buf *ret, EngineError *err)
 {
     if (!is_file_id(id)) return bad_id(id, err);
     Buf url = {0};
-    content_url(f, id, &url);
+    content_url(f, owner, id, &url);
     const char *headers[] = {f->auth, NULL};
-    Patience patience = patience_new(stop);
+    Patience patience = patience_new(owner->stop);
     int code;
     for (;;) {
         HttpReply r;
@@ -193,7 +199,8 @@ int worker_file_path(const Files *f, Held *h, Str id, const char **ret_path, Eng
         }
     }
     Buf url = {0}, path = {0};
-    content_url(f, id, &url);
+    FileOwner owner = file_owner(h);
+    content_url(f, &owner, id, &url);
     buf_printf(&path, "%s/%llu-%.*s", f->work_dir, (unsigned long long)h->token, STR_ARG(id));
     const char *headers[] = {f->auth, NULL};
     Patience patience = patience_new(&h->stop);
@@ -276,7 +283,7 @@ int files_put(const Files *f, const FileOwner *owner, Str name, Str content_type
 int worker_file_store(const Files *f, Held *h, Str name, Str content_type, Str bytes, const char **ret_id,
                 EngineError *err)
 {
-    FileOwner owner = {h->id, h->token, &h->stop};
+    FileOwner owner = file_owner(h);
     char id[65];
     int code = files_put(f, &owner, name, content_type, bytes, id, err);
     if (code == 0) *ret_id = add_file(h, str_from(id), NULL)->id;

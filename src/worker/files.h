@@ -17,16 +17,21 @@ typedef struct {
  * which is ERR_INVALID (the server refuses), ERR_CANCELED (stopped, or the lease does not count any more) or ERR_IO. */
 #define FILES_PATIENCE_NS (120 * NS_PER_S)
 
-/* The content, appended to ret (at most FILE_INPUT_MAX). */
-int files_read(const Files *f, Str id, const atomic_int *stop, Buf *ret, EngineError *err) HR_MUST_CHECK;
-/* The content as a local file, once a task: the path is valid until held_free. */
-int worker_file_path(const Files *f, Held *h, Str id, const char **ret_path, EngineError *err) HR_MUST_CHECK;
-/* Stores bytes as a file of the task that holds the token. */
+/* The task on whose lease a transfer stands. */
 typedef struct {
     Str task_id;
     uint64_t token;
     const atomic_int *stop;
 } FileOwner;
+FileOwner file_owner(const Held *h);
+
+/* The content, appended to ret (at most FILE_INPUT_MAX). */
+int files_read(const Files *f, const FileOwner *owner, Str id, Buf *ret, EngineError *err)
+    HR_MUST_CHECK;
+/* The content as a local file, once a task: the path is valid until held_free. */
+int worker_file_path(const Files *f, Held *h, Str id, const char **ret_path, EngineError *err)
+    HR_MUST_CHECK;
+/* Stores bytes as a file of the task. */
 int files_put(const Files *f, const FileOwner *owner, Str name, Str content_type, Str bytes,
               char ret_id[65], EngineError *err) HR_MUST_CHECK;
 /* The same for h, by the thread that owns it; ret_id lives as long as h. */

@@ -37,7 +37,7 @@ typedef struct { /* what the server is told again after each registration */
 
 typedef struct Worker {
     const WorkerOptions *o;
-    char name[256];
+    char name[129]; /* the protocol's limit */
     Files files;
     ModelRepository models;
     Buf runtime;           /* "ONNX Runtime 1.30.0", or empty */

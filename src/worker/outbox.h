@@ -15,6 +15,7 @@
 /* The protocol's limits for one POST. */
 #define POST_LINES_MAX 4096
 #define POST_BYTES_MAX (8 * MIB)
+#define PONG_TOKENS_MAX 4096 /* in one pong, and in the `running` of a registration */
 
 typedef enum {
     REPORT_NONE,

@@ -227,12 +227,13 @@ static void put_hello(Worker *w, Buf *b)
         put_model(b, w->models.specs[i]);
     }
     buf_puts(b, "],\"running\":[");
-    bool first = true;
+    size_t n = 0; /* over the limit the next pong renews the rest */
     LIST_FOR (h, &w->all, Held, in_all) {
         if (atomic_load(&h->stop) == STOP_DROP) continue;
-        buf_printf(b, "%s{\"id\":\"%.*s\",\"token\":%" PRIu64 "}", first ? "" : ",", STR_ARG(h->id),
+        if (n == PONG_TOKENS_MAX) break;
+        buf_printf(b, "%s{\"id\":\"%.*s\",\"token\":%" PRIu64 "}", n > 0 ? "," : "", STR_ARG(h->id),
                    h->token);
-        first = false;
+        n++;
     }
     buf_puts(b, "],");
     put_member(b, "runtime", w->runtime.len > 0 ? buf_z(&w->runtime) : "");
@@ -349,9 +350,18 @@ static void said(Worker *w, uint64_t token)
 
 static void put_pong(Worker *w)
 {
+    size_t n = 0;
     line_pong(&w->body, w->pong_n);
     LIST_FOR (h, &w->all, Held, in_all) {
-        if (atomic_load(&h->stop) != STOP_DROP) line_pong_held(&w->body, h->token);
+        if (atomic_load(&h->stop) == STOP_DROP) continue;
+        if (n == PONG_TOKENS_MAX) { /* one more pong for the rest */
+            line_pong_end(&w->body);
+            said(w, 0);
+            line_pong(&w->body, w->pong_n);
+            n = 0;
+        }
+        line_pong_held(&w->body, h->token);
+        n++;
     }
     line_pong_end(&w->body);
     said(w, 0);

@@ -152,15 +152,16 @@ static void fetch_work(uv_work_t *work)
 {
     FileJob *j = work->data;
     Held *h = j->h;
+    FileOwner owner = file_owner(h);
     Buf id = {0};
     if (input_is_file(h->task.input, &id)) {
-        j->err = files_read(&j->w->files, buf_str(&id), &h->stop, &h->fetched, &j->why);
+        j->err = files_read(&j->w->files, &owner, buf_str(&id), &h->fetched, &j->why);
         h->task.input = buf_str(&h->fetched);
     }
     buf_done(&id);
     if (j->err != 0 || h->resume_file.n == 0) return;
     EngineError why;
-    int err = files_read(&j->w->files, h->resume_file, &h->stop, &h->checkpoint, &why);
+    int err = files_read(&j->w->files, &owner, h->resume_file, &h->checkpoint, &why);
     if (err != 0 && err != ERR_CANCELED) {
         say_warn("task %.*s: its checkpoint cannot be read (%s): it starts again", STR_ARG(h->id),
                  why.message);

@@ -1,6 +1,7 @@
 /* worker.c: the worker process's life: start, signals, drain, end. */
 #include "worker/inside.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -145,6 +146,20 @@ static bool watch_parent(void)
     return getppid() == before;
 }
 
+/* Input files that a killed worker left: "<token>-file_…". */
+static void clear_work_dir(const char *path)
+{
+    DIR *d = opendir(path);
+    if (d == NULL) return;
+    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+        const char *dash = strchr(e->d_name, '-');
+        if (dash == NULL || strncmp(dash, "-file_", 6) != 0) continue;
+        if (strspn(e->d_name, "0123456789") != (size_t)(dash - e->d_name)) continue;
+        (void)unlinkat(dirfd(d), e->d_name, 0);
+    }
+    closedir(d);
+}
+
 static int make_work_dir(Worker *w)
 {
     Buf b = {0};
@@ -156,6 +171,7 @@ static int make_work_dir(Worker *w)
         say_error("cannot make the folder for input files %s: %s", w->files.work_dir, strerror(errno));
         return ERR_IO;
     }
+    clear_work_dir(w->files.work_dir);
     return 0;
 }
 
@@ -311,7 +327,8 @@ static Worker *worker_new(const WorkerOptions *o)
     random_secret(&seed, sizeof seed);
     random_seed(&w->random, seed);
     if (o->name != NULL) snprintf(w->name, sizeof w->name, "%s", o->name);
-    else if (gethostname(w->name, sizeof w->name - 1) != 0) strcpy(w->name, "worker");
+    else (void)gethostname(w->name, sizeof w->name - 1);
+    if (w->name[0] == '\0') strcpy(w->name, "worker");
     size_t n = strlen(o->server_url);
     while (n > 0 && o->server_url[n - 1] == '/') n--;
     w->files.server_url = mem_dup(o->server_url, n);

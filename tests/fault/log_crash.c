@@ -150,15 +150,19 @@ static void fail_every_operation(void **state)
 static void long_lives(void **state)
 {
     (void)state;
-    for (uint64_t seed = 100; seed < 160; seed++) {
+    for (uint64_t seed = 100; seed < 200; seed++) {
         Model m;
         MemDisk *d = mem_disk_new(seed);
         model_init(&m, seed, SEGMENT);
         for (int life = 0; life < 40; life++) {
             snprintf(model_context, sizeof model_context, "seed %d, life %d", (int)seed, life);
             if (random_below(&d->random, 8)) d->die_at = d->ops + 1 + random_below(&d->random, 400);
+            /* Now and then the disk is nearly full: no spare but a recycled one. */
+            if (random_below(&d->random, 3) == 0) d->capacity = mem_disk_used(d) + random_below(&d->random, 20000);
             (void)!live(&m, d, 100);
+            d->capacity = 0;
             mem_disk_crash(d, (MemCrash)random_below(&d->random, CRASHES));
+            check_scan(&d->base);
         }
         MUST(live(&m, d, 1) == 0);
         check_scan(&d->base);

@@ -3,6 +3,8 @@
 #include <png.h>
 
 #include "engine/onnx_runtime.h"
+#include "engine/sampler.h"
+#include "unit/engine_onnx_writer.h"
 #include "unit/engine_support.h"
 
 #define DATA HR_SOURCE_DIR "/tests/data/fashion-diffusion/"
@@ -331,6 +333,33 @@ static void a_cancel_leaves_the_others(void **state)
     for (int i = 0; i < 2; i++) engine_release(model, &t[i]);
 }
 
+/* Loaded from the cache of optimised models, and on one thread instead of two. */
+static void an_optimised_copy_draws_the_same(void **state)
+{
+    (void)state;
+    char *dir = scratch_new();
+    EngineDevice device = {.threads = 2, .cache_dir = dir};
+    forget_files();
+    EngineTask t;
+    run_one(model, &t, "task_1", crowd[0]);
+    engine_release(model, &t);
+    for (int round = 0; round < 3; round++) { /* made, used, used */
+        EngineModel *m;
+        EngineError err;
+        device.threads = round == 2 ? 1 : 2;
+        int64_t began = engine_now_ns();
+        if (engine_open(model->spec, &device, &host.host, &m, &err)) fail_msg("%s", err.message);
+        print_message("loaded in %.0f ms\n", (double)(engine_now_ns() - began) / 1e6);
+        run_one(m, &t, "task_1", crowd[0]);
+        engine_release(m, &t);
+        engine_close(m);
+        assert_int_equal(host.len, round + 2);
+        assert_int_equal(host.puts[0].len, host.puts[round + 1].len);
+        assert_memory_equal(host.puts[0].data, host.puts[round + 1].data, host.puts[0].len);
+    }
+    scratch_done(dir);
+}
+
 /* More prompts than the cache keeps, with drawings that still use the oldest. */
 static void prompts_are_cached_and_pushed_out(void **state)
 {
@@ -410,6 +439,94 @@ static void a_model_that_does_not_fit_says_so(void **state)
     }
 }
 
+/* ---- a denoiser with one timestep for all its rows, as diffusers exports them ---- */
+
+static void put_graph(const char *dir, const char *name, Buf graph)
+{
+    char file[100];
+    Buf model_bytes = onnx_model(graph);
+    snprintf(file, sizeof file, "scalar/1/%s", name);
+    put_bytes(dir, file, model_bytes.data, model_bytes.len);
+    buf_done(&model_bytes);
+}
+
+/* Velocity = sample · t, and the pictures show the latents. */
+static void put_scalar_model(const char *dir)
+{
+    static const int64_t axis[] = {2}, channels[] = {0, 1, 0};
+    Buf encoder = {0}, denoiser = {0}, decoder = {0};
+    onnx_constant(&encoder, "axis", ONNX_INT64, (int64_t[]){1}, 1, axis, sizeof axis);
+    onnx_node(&encoder, "Cast", "input_ids", "floats", "to", ONNX_FLOAT);
+    onnx_node(&encoder, "Unsqueeze", "floats,axis", "last_hidden_state", NULL, 0);
+    onnx_value(&encoder, false, "input_ids", ONNX_INT64, "batch,5");
+    onnx_value(&encoder, true, "last_hidden_state", ONNX_FLOAT, "batch,5,1");
+    put_graph(dir, "text_encoder.onnx", encoder);
+    onnx_node(&denoiser, "Mul", "sample,timestep", "out_sample", NULL, 0);
+    onnx_value(&denoiser, false, "encoder_hidden_states", ONNX_FLOAT, "batch,5,1");
+    onnx_value(&denoiser, false, "timestep", ONNX_FLOAT, "");
+    onnx_value(&denoiser, false, "sample", ONNX_FLOAT, "batch,2,2,2");
+    onnx_value(&denoiser, true, "out_sample", ONNX_FLOAT, "batch,2,2,2");
+    put_graph(dir, "unet.onnx", denoiser);
+    onnx_constant(&decoder, "channels", ONNX_INT64, (int64_t[]){3}, 1, channels, sizeof channels);
+    onnx_node(&decoder, "Gather", "latent_sample,channels", "sample", "axis", 1);
+    onnx_value(&decoder, false, "latent_sample", ONNX_FLOAT, "batch,2,2,2");
+    onnx_value(&decoder, true, "sample", ONNX_FLOAT, "batch,3,2,2");
+    put_graph(dir, "vae_decoder.onnx", decoder);
+    put_text(dir, "scalar/1/vocab.txt", "<pad>\r\n<bos>\r\n<eos>\r\nred");
+    put_text(dir, "scalar/model.yaml",
+             "engine: diffusion\ndiffusion: {tokens: 5, latent: [2, 2, 2], image: [3, 2, 2], "
+             "timestep_scale: 1}\n");
+}
+
+/* The latent after `steps` steps of Euler, as the model's graphs make it. */
+static void expected_latent(uint64_t seed, uint32_t step, uint32_t steps, float x[8])
+{
+    sampler_noise(seed, x, 8);
+    for (uint32_t s = 0; s < step; s++)
+        for (int i = 0; i < 8; i++)
+            x[i] = x[i] - 1 / (float)steps * (x[i] * (float)sampler_time(s, steps));
+}
+
+static void a_scalar_timestep_goes_by_groups(void **state)
+{
+    (void)state;
+    static const char *const inputs[] = {
+        "{\"prompt\":\"red\",\"seed\":1,\"steps\":4,\"solver\":\"euler\",\"guidance\":1}",
+        "{\"prompt\":\"red\",\"seed\":2,\"steps\":8,\"solver\":\"euler\",\"guidance\":1}",
+        "{\"prompt\":\"Red!\",\"seed\":3,\"steps\":4,\"solver\":\"euler\",\"guidance\":1}"};
+    static const uint32_t steps[] = {4, 8, 4};
+    char *dir = scratch_new();
+    put_scalar_model(dir);
+    ModelRepository r = repository_of(dir);
+    EngineModel *m = open_model(&r, "scalar", &host);
+    EngineTask t[3];
+    EngineTask *all[3];
+    for (int i = 0; i < 3; i++) {
+        task_init(&t[i], "task_1", inputs[i]);
+        engine_admit(m, &t[i]);
+        all[i] = &t[i];
+    }
+    for (int s = 0; s < 3; s++) engine_step(m, all, 3);
+    for (int i = 0; i < 3; i++) {
+        float x[8];
+        Buf checkpoint = {0};
+        assert_int_equal(engine_checkpoint(m, &t[i], &checkpoint), 0);
+        expected_latent((uint64_t)i + 1, 3, steps[i], x);
+        assert_memory_equal(checkpoint.data + checkpoint.len - sizeof x, x, sizeof x);
+        buf_done(&checkpoint);
+    }
+    forget_files();
+    run_all(m, t, 3);
+    assert_int_equal(host.len, 3);
+    for (int i = 0; i < 3; i++) {
+        output_of(&t[i]);
+        engine_release(m, &t[i]);
+    }
+    engine_close(m);
+    repository_done(&r);
+    scratch_done(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -422,6 +539,8 @@ int main(void)
         cmocka_unit_test(prompts_are_cached_and_pushed_out),
         cmocka_unit_test(describes_and_measures),
         cmocka_unit_test(a_model_that_does_not_fit_says_so),
+        cmocka_unit_test(a_scalar_timestep_goes_by_groups),
+        cmocka_unit_test(an_optimised_copy_draws_the_same),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

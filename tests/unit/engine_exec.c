@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/wait.h>
 
 #include "unit/engine_support.h"
 
@@ -28,7 +29,7 @@ static const char model_py[] =
     "    if do == 'noid': print('{\"output\": 1}')\n"
     "    if do == 'nothing': say(id=i)\n"
     "    if do == 'exit': sys.stderr.write('out of luck\\n'); os._exit(3)\n"
-    "    if do == 'signal': os.kill(os.getpid(), 11)\n"
+    "    if do == 'signal': os.kill(os.getpid(), 11); time.sleep(9)\n"
     "    if do == 'hang': time.sleep(1000)\n"
     "    if do == 'sleep': time.sleep(x['s'])\n"
     "    if do == 'long': print('x' * (9 << 20))\n"
@@ -202,7 +203,7 @@ static void many_at_once_and_a_crash_fails_those_it_had(void **state)
     Opened o = open_py("py4");
     assert_int_equal(engine_batch_max(o.m), 4);
     EngineTask t[6];
-    char ids[6][12];
+    char ids[6][20];
     int64_t began = engine_now_ns();
     for (int i = 0; i < 6; i++) {
         snprintf(ids[i], sizeof ids[i], "task_%d", i);
@@ -331,7 +332,7 @@ static void a_program_that_reads_nothing_blocks_nobody(void **state)
     while (input.len < 60000) buf_putc(&input, 'x');
     buf_putc(&input, '"');
     EngineTask t[8];
-    char ids[8][12];
+    char ids[8][20];
     EngineTask *all[8];
     for (int i = 0; i < 8; i++) { /* 480 KiB through a pipe of 64 */
         snprintf(ids[i], sizeof ids[i], "task_%d", i);
@@ -416,6 +417,42 @@ static void nothing_is_left_behind(void **state)
     assert_int_equal(descriptors(), before);
 }
 
+/* A worker that is killed takes its program along. */
+static void the_program_dies_with_the_worker(void **state)
+{
+    (void)state;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    pid_t worker = fork();
+    if (worker == 0) {
+        Opened o = open_py("py");
+        EngineTask t;
+        run(&o, &t, "{}");
+        const char *at = strstr(output_of(&t), "\"pid\":");
+        int program = at ? atoi(at + 6) : 0;
+        if (write(ends[1], &program, sizeof program) < 0) _exit(1);
+        for (;;) pause();
+    }
+    int program = 0;
+    assert_int_equal(read(ends[0], &program, sizeof program), sizeof program);
+    assert_true(program > 0);
+    assert_int_equal(kill(program, 0), 0);
+    kill(worker, SIGKILL);
+    assert_int_equal(waitpid(worker, NULL, 0), worker);
+    char path[64], line[200] = "Z";
+    snprintf(path, sizeof path, "/proc/%d/stat", program);
+    for (int i = 0; i < 500; i++, usleep(10000)) { /* gone, or a zombie that init has to reap */
+        FILE *f = fopen(path, "r");
+        if (!f) break;
+        if (!fgets(line, sizeof line, f)) line[0] = 0;
+        fclose(f);
+        if (strstr(line, ") Z")) break;
+    }
+    assert_true(access(path, F_OK) != 0 || strstr(line, ") Z"));
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -427,6 +464,7 @@ int main(void)
         cmocka_unit_test(a_program_that_reads_nothing_blocks_nobody),
         cmocka_unit_test(a_flood_is_survived),
         cmocka_unit_test(nothing_is_left_behind),
+        cmocka_unit_test(the_program_dies_with_the_worker),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -21,7 +21,8 @@
 #include "base/base.h"
 #include "worker/worker.h"
 
-typedef struct {
+typedef struct Fake {
+    struct Fake *older;
     int fd, port;
     char url[64];
     pid_t worker;
@@ -41,7 +42,6 @@ typedef struct {
     int register_status; /* instead of 200; 0: 200 */
     const char *stale;   /* contents of the next registrations' stale array */
     const char *answer;  /* a line's status instead of accepted */
-    bool stop;
 } Fake;
 
 /* Called under the lock for every line of a report, when set. */
@@ -210,7 +210,7 @@ static inline void *fake_serve(void *arg)
     Fake *f = arg;
     for (;;) {
         int fd = accept(f->fd, NULL, NULL);
-        if (fd < 0 || f->stop) return NULL;
+        if (fd < 0) return NULL;
         FakeConn *c = mem_new(sizeof *c);
         c->f = f;
         c->fd = fd;
@@ -220,10 +220,23 @@ static inline void *fake_serve(void *arg)
     }
 }
 
-/* The worker is forked off before there is any thread. Logs of it go to the test's stderr. */
-static inline Fake *fake_start(const WorkerOptions *o)
+/* The worker is this program once more: its main begins with fake_be_worker. It ends with this process. */
+static inline bool fake_be_worker(const WorkerOptions *o, int *ret_exit_code)
 {
+    const char *url = getenv("FAKE_WORKER_URL");
+    if (url == NULL) return false;
+    WorkerOptions mine = *o;
+    mine.server_url = url;
+    *ret_exit_code = worker_run(&mine);
+    return true;
+}
+
+static inline Fake *fake_start(void)
+{
+    static Fake *all; /* never freed, as connections may still look at it; but no leak */
     Fake *f = mem_new(sizeof *f);
+    f->older = all;
+    all = f;
     f->stream = -1;
     f->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
@@ -235,10 +248,9 @@ static inline Fake *fake_start(const WorkerOptions *o)
     f->worker = fork();
     CHECK(f->worker >= 0);
     if (f->worker == 0) {
-        close(f->fd);
-        WorkerOptions mine = *o;
-        mine.server_url = f->url;
-        exit(worker_run(&mine));
+        setenv("FAKE_WORKER_URL", f->url, 1);
+        execl("/proc/self/exe", "worker", (char *)NULL);
+        _exit(126);
     }
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->changed, NULL);
@@ -282,6 +294,14 @@ static inline void fake_sayz(Fake *f, const char *line)
 static inline bool fake_has(const Buf *b, const char *text)
 {
     return b->len > 0 && memmem(b->data, b->len, text, strlen(text)) != NULL;
+}
+
+static inline bool fake_saw(Fake *f, const Buf *b, const char *text)
+{
+    pthread_mutex_lock(&f->lock);
+    bool has = fake_has(b, text);
+    pthread_mutex_unlock(&f->lock);
+    return has;
 }
 
 /* Waits until some report, of those since the last fake_forget, holds the text. */
@@ -342,16 +362,17 @@ static inline void fake_stop(Fake *f)
         kill(f->worker, SIGKILL);
         waitpid(f->worker, NULL, 0);
     }
-    f->stop = true;
     shutdown(f->fd, SHUT_RDWR);
-    close(f->fd);
     pthread_join(f->thread, NULL);
-    /* Connections end with the worker; their threads need a moment, so f stays. */
+    close(f->fd);
+    /* Connections end with the worker; their threads need a moment. */
     nanosleep(&(struct timespec){.tv_nsec = 50 * NS_PER_MS}, NULL);
+    pthread_mutex_lock(&f->lock);
     buf_done(&f->hello);
     buf_done(&f->reports);
     buf_done(&f->uploads);
     buf_done(&f->file);
+    pthread_mutex_unlock(&f->lock);
 }
 
 #endif
