@@ -43,7 +43,7 @@ format:
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
 
 models:
-	@cd examples/fashion-diffusion && ./train
+	@examples/fashion-diffusion/run.sh
 
 install: all
 	@cmake --install build --prefix "$(abspath $(PREFIX))" --strip >build/install.log || \

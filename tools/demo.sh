@@ -66,10 +66,10 @@ done
 [ -s $data/endpoint ] || { say "no $data/endpoint after 30 s"; exit 1; }
 endpoint=$(head -1 $data/endpoint)
 case $endpoint in *://*) ;; *) endpoint=http://$endpoint ;; esac
-export HEADRACE_URL=$endpoint
+export HEADRACE_SERVER=$endpoint
 
 say "server at $endpoint; submitting: $prompt"
-input=$(python3 -c 'import json, sys; print(json.dumps(
+input=$(/usr/bin/python3 -c 'import json, sys; print(json.dumps(
     {"prompt": sys.argv[1], "steps": 20, "seed": 7}))' "$prompt")
 rm -f "$picture"
 start=$(date +%s%N)
@@ -87,9 +87,9 @@ Try next:
   tools/demo.sh "a black coat on white background"
 
   A server that stays, in one terminal:
-    $headrace serve --data $demo/server ${models[*]} --listen 127.0.0.1:8080
+    $headrace serve --data $demo/server ${models[*]} --listen 127.0.0.1:8700
   and in another:
     $headrace submit fashion-diffusion -i '{"prompt":"a blue bag","steps":12}' --wait -o bag.png
-    curl -sS http://127.0.0.1:8080/v1/tasks -H 'Content-Type: application/json' \\
+    curl -sS http://127.0.0.1:8700/v1/tasks -H 'Content-Type: application/json' \\
          -H 'Prefer: wait=30' -d '{"model":"fashion-diffusion","input":{"prompt":"a green dress"}}'
 END

@@ -143,9 +143,10 @@ typedef struct {
     bool shown;        /* there is a line to wipe */
     int64_t start_ns;
     unsigned tick;
-    Buf last;      /* what was said last (not live) */
-    Buf status;    /* clean */
-    int64_t ahead; /* −1: unknown */
+    Buf last;         /* what was said last (not live) */
+    Buf status;       /* clean */
+    const char *note; /* said instead of status; NULL: none */
+    int64_t ahead;    /* −1: unknown */
     uint64_t step, steps;
     int64_t step_start_ns; /* when the first step was seen */
     uint64_t step_first;

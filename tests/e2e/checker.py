@@ -62,15 +62,16 @@ def _final(task):
 class Checker:
     """Feed it operations, then ask for the violations."""
 
-    def __init__(self, limit=50):
-        self.operations, self.problems, self.limit, self.count = [], [], limit, 0
+    def __init__(self, limit=10):
+        self.operations, self.problems, self.limit = [], [], limit
+        self.counts = defaultdict(int)  # by invariant
 
     def add(self, operation):
         self.operations.append(operation)
 
     def bad(self, invariant, text):
-        self.count += 1
-        if len(self.problems) < self.limit:
+        self.counts[invariant] += 1
+        if self.counts[invariant] <= self.limit:
             self.problems.append(f"invariant {invariant}: {text}")
 
     def verdict(self):
@@ -86,8 +87,9 @@ class Checker:
         self._charges()
         self._events()
         self._drained()
-        if self.count > len(self.problems):
-            self.problems.append(f"… and {self.count - len(self.problems)} more")
+        for invariant, n in sorted(self.counts.items()):
+            if n > self.limit:
+                self.problems.append(f"invariant {invariant}: … and {n - self.limit} more")
         return self.problems
 
     def summary(self):
@@ -146,11 +148,11 @@ class Checker:
             if not any(o["outcome"] != "refused" and o["start"] <= views[0][1] for o in submits):
                 self.bad(2, f"{id} is there, but nobody submitted it: {task}")
             made[nonce].add(id)
-            for _, _, view, _ in views:
-                for name in ("model", "version", "priority", "created_at", "deadline_at", "metadata",
-                             "max_attempts", "receipt"):
-                    if view.get(name) != task.get(name):
-                        self.bad(3, f"{id}: {name} was {task.get(name)}, then {view.get(name)}")
+            for name in ("model", "version", "priority", "created_at", "deadline_at", "metadata",
+                         "max_attempts", "receipt"):
+                other = [v[2] for v in views if v[2].get(name) != task.get(name)]
+                if other:
+                    self.bad(3, f"{id}: {name} was {task.get(name)}, then {other[0].get(name)}")
         for nonce, ids in made.items():
             if len(ids) > 1:
                 self.bad(7, f"one submit ({nonce}) made {sorted(ids)}")

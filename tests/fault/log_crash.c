@@ -84,7 +84,7 @@ static void check_scan(Disk *d)
 static void crash_at_every_operation(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 12; seed++) {
+    for (uint64_t seed = 1; seed <= 8; seed++) {
         uint64_t ops = count_ops(seed, 40);
         for (uint64_t at = 1; at <= ops; at++) {
             for (int how = 0; how < CRASHES; how++) {
@@ -117,7 +117,7 @@ static void fail_every_operation(void **state)
 {
     (void)state;
     static const int errors[] = {ERR_IO, ERR_NOSPC};
-    for (uint64_t seed = 1; seed <= 12; seed++) {
+    for (uint64_t seed = 1; seed <= 8; seed++) {
         uint64_t ops = count_ops(seed, 40);
         for (uint64_t at = 1; at <= ops; at++) {
             for (size_t e = 0; e < ARRAY_LEN(errors); e++) {

@@ -355,6 +355,11 @@ static inline bool rig_send(Rig *r, int fd, const void *p, size_t n)
     return n == 0;
 }
 
+static inline void rig_say(Rig *r, int fd, const char *z)
+{
+    assert_true(rig_send(r, fd, z, strlen(z)));
+}
+
 /* What comes, until `until` is in it, the peer closes, or nothing comes for a while. NUL-terminated in ret. */
 static inline bool rig_recv(Rig *r, int fd, const char *until, Buf *ret)
 {

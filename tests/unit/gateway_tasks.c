@@ -70,16 +70,16 @@ static void nothing_leaves_before_it_is_durable(void **state)
     int fd = rig_connect(r), other = rig_connect(r);
     const char *body = "{\"model\":\"echo\",\"input\":1}";
     snprintf(text, sizeof text, "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\n" JSON "Content-Length: %zu\r\n\r\n%s", strlen(body), body);
-    assert_true(rig_send(r, fd, text, strlen(text)));
+    rig_say(r, fd, text);
     rig_recv(r, fd, NULL, &got);
     assert_int_equal(got.len, 0);
     assert_false(gateway_idle(r->g));
     /* A read of a durable task is not held up by others' records; the task that is not durable is not shown. */
     snprintf(text, sizeof text, "GET /v1/tasks/%s HTTP/1.1\r\nHost: localhost\r\n\r\n", id);
-    assert_true(rig_send(r, other, text, strlen(text)));
+    rig_say(r, other, text);
     assert_true(rig_recv(r, other, "\r\n\r\n", &got));
     buf_clear(&got);
-    assert_true(rig_send(r, other, "GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\n\r\n", 45));
+    rig_say(r, other, "GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\n\r\n");
     rig_recv(r, other, NULL, &got);
     assert_int_equal(got.len, 0);
     rig_sync(r);
@@ -123,7 +123,7 @@ static void prefer_wait(void **state)
     int fd = rig_connect(r);
     const char *text = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nPrefer: respond-async, wait=20\r\n" JSON
                        "Content-Length: 26\r\n\r\n{\"model\":\"echo\",\"input\":1}";
-    assert_true(rig_send(r, fd, text, strlen(text)));
+    rig_say(r, fd, text);
     rig_recv(r, fd, NULL, &got);
     assert_int_equal(got.len, 0);
     TaskIdText tid;
@@ -155,14 +155,14 @@ static void long_poll(void **state)
     rig_submit_echo(r, id);
     int fd = rig_connect(r);
     snprintf(text, sizeof text, "GET /v1/tasks/%s?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n", id);
-    assert_true(rig_send(r, fd, text, strlen(text)));
+    rig_say(r, fd, text);
     rig_recv(r, fd, NULL, &got);
     assert_int_equal(got.len, 0);
     uint64_t token = rig_lease(r, id);
     assert_true(rig_recv(r, fd, "receipt", &got));
     ASSERT_HAS(buf_z(&got), "\"status\":\"running\"");
     buf_clear(&got);
-    assert_true(rig_send(r, fd, text, strlen(text))); /* who leaves while it waits is forgotten */
+    rig_say(r, fd, text); /* who leaves while it waits is forgotten */
     rig_turn(r);
     close(fd);
     for (int i = 0; i < 10; i++) rig_turn(r);
@@ -174,7 +174,7 @@ static void long_poll(void **state)
     rig_submit_echo(r, other);
     snprintf(text, sizeof text, "GET /v1/tasks/%s?wait=1 HTTP/1.1\r\nHost: localhost\r\n\r\n", other);
     fd = rig_connect(r);
-    assert_true(rig_send(r, fd, text, strlen(text)));
+    rig_say(r, fd, text);
     for (int i = 0; i < 6 && !got.len; i++) rig_recv(r, fd, "receipt", &got);
     ASSERT_HAS(buf_z(&got), "\"status\":\"queued\"");
     close(fd);
@@ -189,7 +189,7 @@ static void events(void **state)
     rig_submit_echo(r, id);
     int fd = rig_connect(r);
     snprintf(text, sizeof text, "GET /v1/tasks/%s/events HTTP/1.1\r\nHost: localhost\r\n\r\n", id);
-    assert_true(rig_send(r, fd, text, strlen(text)));
+    rig_say(r, fd, text);
     assert_true(rig_recv(r, fd, "\"status\":\"queued\"", &got));
     ASSERT_HAS(buf_z(&got), "Content-Type: text/event-stream");
     uint64_t token = rig_lease(r, id);
@@ -213,14 +213,14 @@ static void events(void **state)
     /* Comes back with the id of the lease: gets the end only. */
     snprintf(text, sizeof text, "GET /v1/tasks/%s/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: %llu.1\r\n\r\n", id,
              (unsigned long long)token);
-    assert_true(rig_send(r, fd, text, strlen(text)));
+    rig_say(r, fd, text);
     assert_true(rig_recv(r, fd, "\r\n0\r\n\r\n", &got));
     assert_null(strstr(buf_z(&got), "running"));
     ASSERT_HAS(buf_z(&got), "succeeded");
     buf_clear(&got);
     snprintf(text, sizeof text, "GET /v1/tasks/%s/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: %llu\r\n\r\n", id,
              (unsigned long long)rig_last(r));
-    assert_true(rig_send(r, fd, text, strlen(text)));
+    rig_say(r, fd, text);
     assert_true(rig_recv(r, fd, "\r\n\r\n", &got));
     ASSERT_HAS(buf_z(&got), "204 No Content");
     close(fd);
@@ -368,7 +368,7 @@ static void drain(void **state)
     rig_submit_echo(r, id);
     int fd = rig_connect(r), idle = rig_connect(r);
     snprintf(text, sizeof text, "GET /v1/tasks/%s?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n", id);
-    assert_true(rig_send(r, fd, text, strlen(text)));
+    rig_say(r, fd, text);
     rig_turn(r);
     gateway_drain(r->g);
     assert_true(rig_recv(r, fd, NULL, &got)); /* answered, then closed */
