@@ -95,7 +95,8 @@ static void put_zsh(Buf *b)
 
 static void put_fish(Buf *b)
 {
-    buf_puts(b, "# headrace completion fish >~/.config/fish/completions/headrace.fish\n");
+    buf_puts(b, "# headrace completion fish >~/.config/fish/completions/headrace.fish\n"
+                "complete -c headrace -n __fish_use_subcommand -f\n");
     const Option *o;
     for (size_t i = 0; commands[i]; i++) {
         const Command *c = commands[i];

@@ -140,8 +140,13 @@ static void put_version(Buf *b, yyjson_val *m)
     buf_put_size(&text, (uint64_t)MAX(json_int(m, "memory_bytes", 0), 0));
     put_pair(b, "memory", buf_str(&text));
     buf_clear(&text);
-    buf_printf(&text, "at most %lld", (long long)json_int(m, "max_batch", 0));
-    if (yyjson_is_true(yyjson_obj_get(m, "continuous"))) buf_puts(&text, ", joining at any step");
+    bool alone = json_int(m, "max_batch", 0) <= 1;
+    if (alone)
+        buf_puts(&text, "one task at a time");
+    else
+        buf_printf(&text, "at most %lld", (long long)json_int(m, "max_batch", 0));
+    if (!alone && yyjson_is_true(yyjson_obj_get(m, "continuous")))
+        buf_puts(&text, ", joining at any step");
     if (json_int(m, "batch_delay_ms", 0) > 0)
         buf_printf(&text, ", waits up to %lld ms for companions",
                    (long long)json_int(m, "batch_delay_ms", 0));

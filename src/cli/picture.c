@@ -61,11 +61,11 @@ static void mean_of(const Pixels *p, int x0, int x1, int y0, int y1, uint8_t *re
 static Pixels scaled(const Pixels *p, int width, int height)
 {
     Pixels to = {width, height, mem_new((size_t)width * (size_t)height * 3)};
+    uint8_t *at = to.rgb;
     for (int64_t y = 0; y < height; y++)
-        for (int64_t x = 0; x < width; x++)
+        for (int64_t x = 0; x < width; x++, at += 3)
             mean_of(p, (int)(x * p->width / width), (int)((x + 1) * p->width / width),
-                    (int)(y * p->height / height), (int)((y + 1) * p->height / height),
-                    &to.rgb[((size_t)y * (size_t)width + (size_t)x) * 3]);
+                    (int)(y * p->height / height), (int)((y + 1) * p->height / height), at);
     return to;
 }
 

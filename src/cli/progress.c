@@ -107,8 +107,11 @@ static bool is_news(Progress *p, Buf *line)
 {
     Buf now = {0};
     uint64_t tenth = p->steps ? p->step * 10 / p->steps : 0;
-    buf_printf(&now, "%s %.*s %lld %llu %llu", p->note ? p->note : "", STR_ARG(buf_str(&p->status)),
-               (long long)p->ahead, (unsigned long long)tenth, (unsigned long long)p->steps);
+    if (p->note)
+        buf_puts(&now, p->note);
+    else
+        buf_printf(&now, "%.*s %lld %llu %llu", STR_ARG(buf_str(&p->status)), (long long)p->ahead,
+                   (unsigned long long)tenth, (unsigned long long)p->steps);
     bool news = !str_eq(buf_str(&now), buf_str(&p->last)) && line->len;
     if (news) {
         buf_clear(&p->last);

@@ -34,15 +34,16 @@ static int run(const Args *a)
         &c, &(Call){.method = "POST", .path = buf_z(&path), .type = "application/json"}, &r);
     if (status == CLI_OK) doc = reply_json(&c, &r, &status);
     if (doc) {
-        Str id = json_text(yyjson_doc_get_root(doc), "id");
-        char *id_z = mem_dup(id.p, id.n);
+        Buf id = {0};
+        put_clean(&id, json_text(yyjson_doc_get_root(doc), "id"), false);
+        const char *id_z = buf_z(&id);
         if (args_has(a, "wait"))
             status = follow(a, &c, id_z);
         else if (c.json)
             print_json(buf_str(&r.body));
         else
             printf("%s\n", id_z);
-        mem_free(id_z);
+        buf_done(&id);
     }
     yyjson_doc_free(doc);
     http_reply_done(&r);

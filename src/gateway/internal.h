@@ -81,7 +81,7 @@ struct Exchange {
     const HttpRequest *req;
     const Route *route;
     Str params[2];
-    Str tenant;              /* the caller's; borrowed from its key */
+    Str tenant;              /* the caller's; borrowed from its key, which lives as long as the gateway */
     bool any_tenant;         /* it may see every tenant's things */
     uint32_t scopes;
     uint64_t began_ns;       /* hrtime */
@@ -273,7 +273,7 @@ struct BigInput {
     Gateway *g;
     Submit s;                /* strings point into copy */
     Buf copy;
-    char file_id[32], tenant[64];
+    char file_id[32];
     Sha256 sha256;
     uint64_t size;
     int err;

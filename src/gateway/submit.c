@@ -319,7 +319,6 @@ void submit_store_big(Exchange *x, Submit *s, BigInput *b)
     b->s.key = moved_into(s->key, &b->copy);
     b->s.model = moved_into(s->model, &b->copy);
     b->s.version = moved_into(s->version, &b->copy);
-    snprintf(b->tenant, sizeof b->tenant, "%.*s", STR_ARG(x->tenant));
     files_new_id(x->g, b->file_id);
     x->g->jobs++;
     CHECK(uv_queue_work(x->g->loop, &b->work, big_work, big_after) == 0);
@@ -334,13 +333,13 @@ bool submit_big_decide(BigInput *b, Task **ret_task, bool *ret_repeat, Problem *
                               "the input could not be stored: %s", err_text(b->err));
         return false;
     }
-    Decision d = g->p.put_file(g->p.ctx, str_from(b->file_id), str_from(b->tenant), b->size, &b->sha256, STR("input.json"),
+    Decision d = g->p.put_file(g->p.ctx, str_from(b->file_id), b->x->tenant, b->size, &b->sha256, STR("input.json"),
                                STR("application/json"), 0);
     if (d.code != CODE_OK) {
         *problem = problem_of_decision(&d);
         return false;
     }
-    const File *f = core_file_find(core_of(g), str_from(b->file_id), str_from(b->tenant));
+    const File *f = core_file_find(core_of(g), str_from(b->file_id), b->x->tenant);
     CHECK(f);
     char reference[64];
     int n = snprintf(reference, sizeof reference, "{\"$file\":\"%s\"}", b->file_id);
@@ -352,7 +351,6 @@ bool submit_big_decide(BigInput *b, Task **ret_task, bool *ret_repeat, Problem *
         return false;
     }
     b->s.files[b->s.files_len++] = no;
-    b->x->tenant = str_from(b->tenant);
     bool fine = submit_decide(b->x, &b->s, ret_task, ret_repeat, problem);
     if (!fine || *ret_repeat) (void)g->p.delete_file(g->p.ctx, no); /* nobody refers to it */
     return fine;

@@ -32,8 +32,8 @@ typedef struct {
     HttpReply *reply;
     bool (*on_data)(void *ctx, Str piece); /* NULL: collect */
     void *ctx;
-    FILE *to;      /* NULL: not to a file */
-    int stop;      /* why a callback ended it; 0: none did */
+    FILE *to; /* NULL: not to a file */
+    int stop; /* why a callback ended it; 0: none did */
     char why[CURL_ERROR_SIZE];
 } Call;
 
@@ -47,8 +47,10 @@ static void init_once(void)
     Buf b = {0};
     buf_puts(&b, "localhost,127.0.0.1,::1");
     if (env != NULL && env[0] != '\0') {
-        if (strcmp(env, "*") == 0) buf_clear(&b);
-        else buf_putc(&b, ',');
+        if (strcmp(env, "*") == 0)
+            buf_clear(&b);
+        else
+            buf_putc(&b, ',');
         buf_puts(&b, env);
     }
     no_proxy = mem_dup(b.data, b.len);
@@ -203,8 +205,9 @@ static int call_end(Call *c, CURLcode code)
         snprintf(r->error, sizeof r->error, "the answer is over %zu MiB", HTTP_BODY_MAX / MIB);
     } else if (err != 0) {
         snprintf(r->error, sizeof r->error, "%s",
-                 c->stop != 0 ? err_text(err)
-                 : c->why[0] != '\0' ? c->why : curl_easy_strerror(code));
+                 c->stop != 0        ? err_text(err)
+                 : c->why[0] != '\0' ? c->why
+                                     : curl_easy_strerror(code));
     }
     curl_slist_free_all(c->headers);
     c->headers = NULL;
@@ -387,8 +390,10 @@ static void request_free(HttpRequest *r)
     list_del(&r->in_client);
     curl_slist_free_all(r->call.headers);
     curl_easy_reset(e);
-    if (c->spares_len < SPARES_MAX) c->spares[c->spares_len++] = e;
-    else curl_easy_cleanup(e);
+    if (c->spares_len < SPARES_MAX)
+        c->spares[c->spares_len++] = e;
+    else
+        curl_easy_cleanup(e);
     http_reply_done(&r->reply);
     buf_done(&r->line);
     mem_free(r);
@@ -467,8 +472,10 @@ static int want_timer(CURLM *multi, long ms, void *ctx)
 {
     (void)multi;
     HttpClient *c = ctx;
-    if (ms < 0) uv_timer_stop(c->timer);
-    else uv_timer_start(c->timer, on_timer, (uint64_t)ms, 0);
+    if (ms < 0)
+        uv_timer_stop(c->timer);
+    else
+        uv_timer_start(c->timer, on_timer, (uint64_t)ms, 0);
     return 0;
 }
 
@@ -576,8 +583,10 @@ HttpRequest *http_client_start(HttpClient *c, const HttpRequestOptions *o)
     call_setup(&r->call, o->method, o->url, o->headers, &o->body, NULL, o->timeout_ms);
     curl_easy_setopt(r->call.easy, CURLOPT_PRIVATE, r);
     list_push_back(&c->requests, &r->in_client);
-    if (c->inside) c->sweep = true; /* keeps I1 */
-    else request_add(r);
+    if (c->inside)
+        c->sweep = true; /* keeps I1 */
+    else
+        request_add(r);
     return r;
 }
 

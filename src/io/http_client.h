@@ -11,12 +11,13 @@
 
 #include "base/base.h"
 
-#define HTTP_BODY_MAX (64 * MIB) /* of an answer held in memory: the largest batch answer, with room */
+#define HTTP_BODY_MAX                                                                              \
+    (64 * MIB) /* of an answer held in memory: the largest batch answer, with room */
 
 typedef struct {
-    long status;            /* 0: no answer */
-    Buf body;               /* empty where the body went to a callback or a file */
-    char content_type[96];  /* as sent, cut to fit; "" when missing */
+    long status;           /* 0: no answer */
+    Buf body;              /* empty where the body went to a callback or a file */
+    char content_type[96]; /* as sent, cut to fit; "" when missing */
     char location[256];
     char etag[96];          /* without the quotes */
     uint32_t retry_after_s; /* 0: none given */
@@ -41,8 +42,8 @@ int http_stream(const char *url, const char *const *headers, bool (*on_data)(voi
 
 /* GET into the file at path (0600), written beside it and renamed when it is whole; left alone unless the answer is
  * 2xx (whose body is then in ret->body). */
-int http_download(const char *url, const char *const *headers, const char *path, HttpReply *ret)
-    HR_MUST_CHECK;
+int http_download(const char *url, const char *const *headers, const char *path,
+                  HttpReply *ret) HR_MUST_CHECK;
 
 /* POST of the file at path, streamed. */
 int http_upload_file(const char *url, const char *const *headers, const char *path,
@@ -58,7 +59,7 @@ typedef struct HttpClient HttpClient;
 typedef struct HttpRequest HttpRequest; /* one exchange under way */
 
 typedef struct {
-    const char *method;         /* "GET", "POST" */
+    const char *method; /* "GET", "POST" */
     const char *url;
     const char *const *headers; /* NULL-ended, or NULL; copied */
     Str body;                   /* borrowed until on_done */

@@ -143,7 +143,7 @@ int log_make_room(Log *log)
 {
     int err = 0;
     for (;;) {
-        RoomStep step;
+        RoomStep step = {0};
         pthread_mutex_lock(&log->mutex);
         bool failed = log->failed, more = next_step(log, &step);
         bool wait = log->no_space && now_ns(log) - log->no_space_ns < ROOM_RETRY_NS;

@@ -171,7 +171,7 @@ int snapshot_read(Disk *d, const char *name, const LogReplay *r, LogPoint *ret_c
 {
     DiskFile *f;
     LogPoint covers;
-    uint64_t bytes;
+    uint64_t bytes = 0;
     int err = d->ops->open(d, name, DISK_READ, &f);
     if (err) return err;
     err = read_file(f, r, &covers, &bytes, &(Fault){ret_what, ret_bad_at});

@@ -64,7 +64,8 @@ typedef struct {
 HR_PRINTF(4, 5)
 void config_problem(Checker *k, unsigned line, const Field *f, const char *fmt, ...);
 HR_PRINTF(5, 6)
-void config_problem_value(Checker *k, unsigned line, const Field *f, Str value, const char *fmt, ...);
+void config_problem_value(Checker *k, unsigned line, const Field *f, Str value, const char *fmt,
+                          ...);
 void config_problem_unknown(Checker *k, unsigned line, const char *section, Str name);
 int config_problems_end(Checker *k) HR_MUST_CHECK; /* 0, or ERR_INVALID when there were problems */
 

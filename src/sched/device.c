@@ -2,13 +2,14 @@
  *
  * D1  A fit is able when the device can run the model and has memory for it with nothing else
  *     resident; model.able counts those.
- * D2  A fit is in its model's free heap exactly while its device is open, the fit is able, and the
- *     device is idle or runs just this model, continuously, with room in the batch.
+ * D2  While its device is open and the fit is able: a fit is in its model's idle heap if the device
+ *     is idle, in its joinable heap if the device runs just this model, continuously, with room in
+ *     the batch and no solo task. Otherwise it is in neither.
  * D3  Idle residents may be evicted, and only they: eviction happens on an idle device alone.
  * D4  busy_ns + idle_ns = booked_ns − the time it was added; idle_with_work_ns ≤ idle_ns. */
 #include "sched/inner.h"
 
-/* Order in the free heap: resident ones by what runs there already; then those that must load:
+/* Order: joinable ones by what runs there already; idle ones: resident, then those that must load,
  * first where there is room, then where little is held. */
 #define FREE_SWAP  (INT64_C(1) << 40)
 #define FREE_EVICT (INT64_C(1) << 32)
@@ -52,6 +53,13 @@ static uint64_t memory_used(const Device *d)
     return used;
 }
 
+static void fit_place(Fit *f, Heap *where, int64_t cost)
+{
+    if (f->where && f->where != where) heap_del(f->where, &f->free);
+    f->where = where;
+    if (where) heap_set(where, &f->free, cost, f->device->id);
+}
+
 void device_place(Sched *s, Device *d)
 {
     uint64_t used = memory_used(d);
@@ -60,17 +68,14 @@ void device_place(Sched *s, Device *d)
     LIST_FOR (f, &d->fits, Fit, in_device) {
         const SchedModel *m = &f->model->is;
         s->steps++;
-        bool joins = d->runs == f->model && m->continuous && d->running < m->max_batch;
-        if (!d->open || !f->able || (d->running && !joins)) {
-            heap_del(&f->model->free, &f->free); /* keeps D2 */
-            continue;
-        }
+        bool joins = d->runs == f->model && m->continuous && d->running < m->max_batch && !d->solo;
         int64_t cost = (int64_t)d->running;
         if (!f->resident && !d->running) {
             bool evict = d->memory_bytes && used + m->memory_bytes > d->memory_bytes;
             cost = FREE_SWAP + (evict ? FREE_EVICT : 0) + residents;
         }
-        heap_set(&f->model->free, &f->free, cost, d->id);
+        Heap *where = !d->running ? &f->model->idle : joins ? &f->model->joinable : NULL;
+        fit_place(f, d->open && f->able ? where : NULL, cost); /* keeps D2 */
     }
 }
 
@@ -113,7 +118,7 @@ void fit_evict(Sched *s, Fit *f)
     device_place(s, f->device);
 }
 
-void fit_run(Fit *f, size_t tasks, int64_t now_ns)
+void fit_run(Fit *f, size_t tasks, bool solo, int64_t now_ns)
 {
     Device *d = f->device;
     device_book(d, now_ns);
@@ -125,6 +130,7 @@ void fit_run(Fit *f, size_t tasks, int64_t now_ns)
     fit_reside(f, true);
     d->runs = d->running && d->runs != f->model ? NULL : f->model;
     d->running += tasks;
+    d->solo |= solo;
 }
 
 Fit *device_victim(const Device *d, const Model *need)
@@ -143,7 +149,10 @@ void device_slot_free(Sched *s, Device *d, int64_t now_ns)
 {
     CHECK(d->running > 0);
     device_book(d, now_ns);
-    if (--d->running == 0) d->runs = NULL;
+    if (--d->running == 0) {
+        d->runs = NULL;
+        d->solo = false;
+    }
     device_place(s, d);
 }
 
@@ -151,7 +160,7 @@ void device_free(Sched *s, Device *d)
 {
     LIST_FOR (f, &d->fits, Fit, in_device) {
         f->can = false;
-        heap_del(&f->model->free, &f->free);
+        fit_place(f, NULL, 0);
         fit_refresh(s, f);
         list_del(&f->in_model);
         list_del(&f->in_device);

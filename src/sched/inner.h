@@ -4,8 +4,9 @@
  *       │                      │                                                     │
  *       ├─ Model ── Group[4] ──┴── urgent: Row (tasks with a deadline)               │
  *       │    │        └── lines: heap of Line (one tenant's Row in this group) ──────┘
- *       │    └── free: heap of Fit ──┐
- *       └─ Device ── Fit (device × model: can run, resident, value)
+ *       │    └── idle, joinable: heaps of Fit ──┐
+ *       └─ Device ──────── Fit ─────────────────┘
+ *              (device × model: can run, resident, value)
  */
 #ifndef SCHED_INNER_H
 #define SCHED_INNER_H
@@ -99,11 +100,11 @@ struct Model {
     SchedModel is;
     bool paused, served; /* served: not paused, and some device is able to run it */
     double cost_ns;      /* mean device time of a task, learnt; 0: nothing yet */
-    size_t ready;        /* tasks in all its groups */
+    size_t ready, solo;  /* tasks in all its groups; those of them that are solo */
     size_t able;         /* fits that are able */
     Group groups[CLASSES];
     List fits;
-    Heap free; /* of Fit: where its tasks could start now, best first */
+    Heap idle, joinable; /* of Fit: where its tasks could start now, best first */
 };
 
 Model *model_of(Sched *s, Sym name, Sym version); /* made when new */
@@ -111,6 +112,8 @@ void model_serve(Sched *s, Model *m);             /* after a change of paused or
 int64_t model_cost(const Model *m);
 void ready_add(Sched *s, Task *t);
 void ready_del(Sched *s, Task *t);
+/* Is the one that the policy starts first of all of m's a solo task? */
+bool model_solo(const Model *m);
 Task *group_first(const Group *g); /* the one that the policy starts first; NULL when empty */
 bool group_before(const Group *a, const Group *b); /* both not empty, same class */
 void group_refresh(Group *g); /* after a batch was taken: since_ns from those now first */
@@ -122,7 +125,8 @@ typedef struct {
     bool can, able; /* able: can, and the model fits into the device's memory at all */
     bool resident;
     double uses, value; /* GreedyDual, while resident */
-    HeapNode free;      /* in Model.free: (cost of starting there, device) */
+    Heap *where;        /* its model's idle or joinable while it is in there, else NULL */
+    HeapNode free;      /* in *where: (cost of starting there, device) */
     List in_model, in_device;
 } Fit;
 
@@ -133,6 +137,7 @@ struct Device {
     bool open;
     List fits;
     size_t running;
+    bool solo;         /* until it is idle again: a solo task runs, so nothing joins */
     Model *runs;       /* while running > 0; NULL: several (after a takeover) */
     double floor;      /* GreedyDual's L: value of what was evicted last */
     int64_t booked_ns; /* the ledger is right up to here */
@@ -144,7 +149,7 @@ Device *device_of(const Sched *s, SchedDeviceId d); /* NULL: unknown */
 Fit *fit_of(Device *d, Model *m);                   /* made when new */
 void fit_refresh(Sched *s, Fit *f);                 /* after a change of can, or of the model */
 void fit_evict(Sched *s, Fit *f);
-void fit_run(Fit *f, size_t tasks, int64_t now_ns);
+void fit_run(Fit *f, size_t tasks, bool solo, int64_t now_ns);
 void device_place(Sched *s, Device *d); /* after any change of open, running, residency */
 void device_book(Device *d, int64_t now_ns);
 void device_slot_free(Sched *s, Device *d, int64_t now_ns);

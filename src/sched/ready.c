@@ -2,7 +2,7 @@
  *
  * Q1  Every ready task is in exactly one row: its group's urgent row if it has a deadline, else its
  *     tenant's line in the group. ready counts (Sched, Model, Group) are the sums of the rows'
- *     lengths.
+ *     lengths; Model.solo counts the solo tasks in them.
  * Q2  A line is never empty; it is in its group's heap with the key (flow's vt, number of its first
  *     task).
  * Q3  A group is in its class's list exactly while ready > 0 and its model is served.
@@ -154,6 +154,7 @@ void ready_add(Sched *s, Task *t)
     }
     g->ready++;
     m->ready++;
+    m->solo += t->solo;
     s->ready++;
     group_place(s, g);
 }
@@ -172,6 +173,7 @@ void ready_del(Sched *s, Task *t)
     }
     g->ready--;
     m->ready--;
+    m->solo -= t->solo;
     s->ready--;
     group_place(s, g);
 }
@@ -181,6 +183,14 @@ Task *group_first(const Group *g)
     if (g->urgent.len) return row_first(&g->urgent);
     HeapNode *n = heap_min(&g->lines);
     return n ? row_first(&CONTAINER_OF(n, Line, at)->row) : NULL;
+}
+
+bool model_solo(const Model *m)
+{
+    if (!m->solo) return false; /* so that it costs the others nothing */
+    int c = 0;
+    while (!m->groups[c].ready) c++;
+    return group_first(&m->groups[c])->solo;
 }
 
 bool group_before(const Group *a, const Group *b)

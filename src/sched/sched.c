@@ -12,7 +12,13 @@
  * P3  Class before everything: a lower class gets a device only when no group of a higher one could
  *     start there now.
  * P4  What is decided is booked at once: asking again at the same time never gives the same task or
- *     slot twice. */
+ *     slot twice.
+ * P5  A solo task runs alone on its device, from idle to idle. While it is the next of its model
+ *     (first of the highest class that waits there), the model starts nothing else and holds for no
+ *     companions: devices that run it take no joins, so each is idle once its longest task ends,
+ *     and the solo task then waits as anything that needs an idle device does. What its model has
+ *     before it in the order (a higher class, an earlier deadline, a tenant owed more) still goes
+ *     first; nothing behind it does. */
 #include "sched/inner.h"
 
 #define STARVE_MIN_NS (100 * NS_PER_MS)
@@ -46,7 +52,8 @@ void sched_free(Sched *s)
             row_done(&m->groups[c].urgent);
             heap_done(&m->groups[c].lines);
         }
-        heap_done(&m->free);
+        heap_done(&m->idle);
+        heap_done(&m->joinable);
         mem_free(m);
     }
     for (TableIter it = {0}; (n = table_each(&s->payers, &it));)
@@ -173,21 +180,25 @@ void sched_device_adopt(Sched *s, SchedDeviceId id, Task *t, int64_t now_ns)
     } else {
         task_start(s, t, m, d->serial);
     }
-    fit_run(fit_of(d, m), 1, now_ns);
+    fit_run(fit_of(d, m), 1, t->solo, now_ns);
     device_place(s, d);
 }
 
 /* ---- deciding ---- */
 
-static Fit *free_fit(const Model *m)
-{
-    HeapNode *n = heap_min(&m->free);
-    return n ? CONTAINER_OF(n, Fit, free) : NULL;
-}
-
 static bool needs_swap(const Fit *f)
 {
     return !f->resident && f->device->running == 0;
+}
+
+/* Where m's next task starts: on an idle device that holds it, else by joining, else by a swap. */
+static Fit *free_fit(const Model *m)
+{
+    const HeapNode *i = heap_min(&m->idle);
+    Fit *idle = i ? CONTAINER_OF(i, Fit, free) : NULL;
+    if ((idle && !needs_swap(idle)) || model_solo(m)) return idle; /* keeps P5 */
+    const HeapNode *j = heap_min(&m->joinable);
+    return j ? CONTAINER_OF(j, Fit, free) : idle;
 }
 
 static bool starved(const Group *g, int64_t now_ns)
@@ -200,7 +211,8 @@ static int64_t held_until(const Group *g)
 {
     const SchedModel *m = &g->model->is;
     if (!m->batch_delay_ms || m->continuous || g->class == CLASS_CRITICAL) return INT64_MIN;
-    if (g->model->ready >= MIN(m->max_batch, SCHED_BATCH_MAX)) return INT64_MIN;
+    if (g->model->ready >= MIN(m->max_batch, SCHED_BATCH_MAX) || model_solo(g->model))
+        return INT64_MIN;
     int64_t until = g->since_ns + (int64_t)m->batch_delay_ms * NS_PER_MS;
     if (g->urgent.len) {
         int64_t latest = row_first(&g->urgent)->deadline_ns - model_cost(g->model);
@@ -261,18 +273,25 @@ static void run(Sched *s, Fit *f, int64_t now_ns, SchedDecision *ret)
     ret->version = m->version;
     ret->join = d->running > 0;
     size_t room = MIN(m->is.max_batch - d->running, SCHED_BATCH_MAX), n = 0;
+    bool solo = model_solo(m);
+    if (solo) room = 1;
     for (int c = 0; c < CLASSES && n < room; c++) {
         Group *g = &m->groups[c];
-        if (g->ready) g->ran_ns = now_ns;
-        for (; n < room && g->ready; n++) {
+        if (!g->ready) continue;
+        for (size_t before = n; n < room && g->ready; n++) {
             Task *t = group_first(g);
+            if (t->solo && !solo) {
+                room = n; /* keeps P5: the batch ends here */
+                break;
+            }
             task_start(s, t, m, d->serial); /* keeps P4 */
             ret->tasks[n] = t;
+            if (n == before) g->ran_ns = now_ns;
         }
         group_refresh(g);
     }
     ret->tasks_len = n;
-    fit_run(f, n, now_ns);
+    fit_run(f, n, solo, now_ns);
     device_place(s, d);
 }
 
@@ -342,9 +361,11 @@ size_t sched_ahead(const Sched *s, const Task *t)
 
 /* ---- checking ---- */
 
-static size_t row_sane(const Row *r)
+static size_t row_sane(const Row *r, size_t *solo)
 {
     size_t n = r->rest.len;
+    for (size_t i = 0; i < n; i++)
+        *solo += CONTAINER_OF(r->rest.nodes[i], Task, sched_node)->solo;
     for (int i = 0; i < ROW_RUNS; i++) {
         const Task *before = NULL;
         for (const Task *t = r->runs[i].first; t; n++) {
@@ -353,6 +374,7 @@ static size_t row_sane(const Row *r)
             CHECK(!before || task_before(before, t));          /* R1 */
             CHECK((t->deadline_ns != 0) == (r->line == NULL)); /* Q1 */
             before = t;
+            *solo += t->solo;
             t = (const Task *)(uintptr_t)t->sched_node.tie;
         }
         CHECK(r->runs[i].last == before);
@@ -363,28 +385,30 @@ static size_t row_sane(const Row *r)
 
 static void model_sane(const Sched *s, const Model *m)
 {
-    size_t sum = 0, able = 0;
+    size_t sum = 0, solo = 0, able = 0;
     CHECK(m->served == (!m->paused && m->able > 0)); /* Q5 */
     for (int c = 0; c < CLASSES; c++) {
         const Group *g = &m->groups[c];
-        size_t n = row_sane(&g->urgent), lines = 0;
+        size_t n = row_sane(&g->urgent, &solo), lines = 0;
         LIST_FOR (l, &g->line_list, Line, in_group) {
             CHECK(l->row.len > 0 && heap_has(&l->at)); /* Q2 */
             CHECK(l->at.key == l->flow->vt && l->at.tie == row_first(&l->row)->no);
-            n += row_sane(&l->row);
+            n += row_sane(&l->row, &solo);
             lines++;
         }
         CHECK(lines == g->lines.len && n == g->ready);          /* Q1, Q2 */
         CHECK(!list_empty(&g->served) == (n > 0 && m->served)); /* Q3 */
         sum += n;
     }
-    CHECK(sum == m->ready); /* Q1 */
+    CHECK(sum == m->ready && solo == m->solo); /* Q1 */
     LIST_FOR (f, &m->fits, Fit, in_model) {
         const Device *d = f->device;
         bool fits = !d->memory_bytes || m->is.memory_bytes <= d->memory_bytes;
-        bool joins = d->runs == m && m->is.continuous && d->running < m->is.max_batch;
-        CHECK(f->able == (f->can && fits));                                          /* D1 */
-        CHECK(heap_has(&f->free) == (d->open && f->able && (!d->running || joins))); /* D2 */
+        bool joins = d->runs == m && m->is.continuous && d->running < m->is.max_batch && !d->solo;
+        const Heap *where = !d->running ? &m->idle : joins ? &m->joinable : NULL;
+        CHECK(f->able == (f->can && fits));                       /* D1 */
+        CHECK(f->where == (d->open && f->able ? where : NULL));   /* D2 */
+        CHECK(heap_has(&f->free) == (f->where != NULL));
         able += f->able;
     }
     CHECK(able == m->able);
@@ -417,6 +441,7 @@ void sched_sane(const Sched *s)
     for (size_t i = 0; i < s->devices_len; i++) {
         const Device *d = s->devices[i];
         CHECK(!d || !device_held(d) || d->running == 0);
+        CHECK(!d || !d->solo || d->running > 0);
         CHECK(!d || d->idle_with_work_ns <= d->idle_ns); /* D4 */
     }
 }

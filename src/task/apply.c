@@ -383,6 +383,7 @@ static bool apply_requeue(const At *at, const RecRequeue *r)
     if (r->burn) t->burned++;
     if (r->loss) t->platform_losses++;
     t->fail = r->fail;
+    if (r->fail == FAIL_MODEL_CRASHED) t->solo = true;
     if (r->message.n) set_text(&task_extra(t)->error, r->message);
     t->not_before_ns = r->not_before_ns;
     end_lease(at, t, r->device_ns, r->run_ns);

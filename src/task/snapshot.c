@@ -266,6 +266,7 @@ static void task(Pass *p, Task *t)
     p_u8(p, &t->max_attempts);
     p_u8(p, &t->fail);
     p_bool(p, &t->fail_retryable);
+    p_bool(p, &t->solo);
     p_u16(p, &t->platform_losses);
     p_payload(p, &t->input);
     p_payload(p, &t->output);

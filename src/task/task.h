@@ -168,6 +168,8 @@ typedef struct Task {
     uint8_t max_attempts;
     uint8_t fail; /* FailCode */
     bool fail_retryable;
+    bool solo; /* its model's process ended while it ran: from then on it is leased alone, so that
+                  it cannot cost others an attempt */
     uint16_t platform_losses; /* leases lost without the task's fault */
     Payload input, output;
     TaskExtra *extra;  /* may be NULL */

@@ -14,8 +14,9 @@
 #include "worker/outbox.h"
 
 enum {
-    ACTIVE_MAX = 1024,            /* of one batch: four times the largest that is leased */
-    LOG_PENDING_MAX = 256 * 1024, /* printed bytes that wait for the main thread; the rest is dropped */
+    ACTIVE_MAX = 1024, /* of one batch: four times the largest that is leased */
+    LOG_PENDING_MAX = 256 *
+                      1024, /* printed bytes that wait for the main thread; the rest is dropped */
     LOG_PIECE_MAX = 16 * 1024,
     MEASURE_BUDGET_S = 8,
 };
@@ -144,8 +145,10 @@ static void host_log(void *ctx, void *task_ctx, Str text)
         list_push_back(&e->notes, &n->link);
     }
     pthread_mutex_unlock(&e->lock);
-    if (room) e->o.wake(e->o.wake_ctx);
-    else note_free(n);
+    if (room)
+        e->o.wake(e->o.wake_ctx);
+    else
+        note_free(n);
 }
 
 /* ---- models ---- */
@@ -187,7 +190,8 @@ static int measure_one(void *ctx, uint32_t batch, int64_t *ret_ns)
 static void say_loaded(const Executor *e, const Note *n)
 {
     Buf b = {0};
-    buf_printf(&b, "device %u: loaded %s:%s in ", e->o.device.index, n->spec->name, n->spec->version);
+    buf_printf(&b, "device %u: loaded %s:%s in ", e->o.device.index, n->spec->name,
+               n->spec->version);
     buf_put_duration(&b, n->load_ns);
     buf_printf(&b, ", batches of %u", n->knee.max_batch);
     for (size_t i = 0; i < KNEE_SIZES; i++) {
@@ -213,8 +217,8 @@ static Loaded *load(Executor *e, const ModelSpec *spec, EngineError *err)
         say_warn("device %u: cannot load %s:%s: %s", e->o.device.index, spec->name, spec->version,
                  buf_z(&n->bytes));
         EngineError whole = {0};
-        engine_error_set(&whole, code == ERR_NOMEM ? ENGINE_ERR_OUT_OF_MEMORY : ENGINE_ERR_MODEL, true,
-                         "the model %s:%s cannot be loaded: %s", spec->name, spec->version,
+        engine_error_set(&whole, code == ERR_NOMEM ? ENGINE_ERR_OUT_OF_MEMORY : ENGINE_ERR_MODEL,
+                         true, "the model %s:%s cannot be loaded: %s", spec->name, spec->version,
                          buf_z(&n->bytes));
         *err = whole;
         note_send(e, n);
@@ -226,8 +230,10 @@ static Loaded *load(Executor *e, const ModelSpec *spec, EngineError *err)
     list_push_back(&e->loaded, &l->link);
     Note *n = note_new(NOTE_LOADED, spec);
     n->load_ns = clock_mono() - begun;
-    if (spec->max_batch > 0) n->knee.max_batch = spec->max_batch;
-    else n->knee = knee_measure(measure_one, m, MEASURE_BUDGET_S * NS_PER_S);
+    if (spec->max_batch > 0)
+        n->knee.max_batch = spec->max_batch;
+    else
+        n->knee = knee_measure(measure_one, m, MEASURE_BUDGET_S * NS_PER_S);
     l->max_batch = MIN(n->knee.max_batch, (uint32_t)ACTIVE_MAX);
     say_loaded(e, n);
     note_send(e, n);
@@ -248,7 +254,8 @@ static void retire(Executor *e, Held *h)
         t->output = (Buf){0};
         engine_release(m, t);
         if (h->output.len <= 64 * KIB) {
-            line_result(&h->report.line, h->id, h->token, buf_str(&h->output), t->device_ns, h->run_ns);
+            line_result(&h->report.line, h->id, h->token, buf_str(&h->output), t->device_ns,
+                        h->run_ns);
             buf_done(&h->output);
         }
         end_task(e, h, OUTCOME_RESULT, NULL);
@@ -421,8 +428,10 @@ static void step(Executor *e)
     size_t left = 0, len = e->active_len;
     for (size_t i = 0; i < len; i++) {
         Held *h = e->active[i];
-        if (h->task.state == ENGINE_TASK_ACTIVE) e->active[left++] = h;
-        else retire(e, h);
+        if (h->task.state == ENGINE_TASK_ACTIVE)
+            e->active[left++] = h;
+        else
+            retire(e, h);
     }
     e->active_len = left;
 }

@@ -20,16 +20,16 @@ typedef struct {
     NoteKind kind;
     const ModelSpec *spec; /* LOADED, UNLOADED, LOAD_FAILED */
     int64_t load_ns;
-    Knee knee;             /* LOADED */
-    uint64_t token;        /* CHECKPOINT, LOG */
-    uint64_t unit;         /* CHECKPOINT: the next one to run */
-    Buf bytes;             /* the checkpoint; what was printed; why the load failed */
+    Knee knee;      /* LOADED */
+    uint64_t token; /* CHECKPOINT, LOG */
+    uint64_t unit;  /* CHECKPOINT: the next one to run */
+    Buf bytes;      /* the checkpoint; what was printed; why the load failed */
 } Note;
 void note_free(Note *n);
 
 typedef struct {
     EngineDevice device;
-    uint64_t memory_bytes;   /* for models */
+    uint64_t memory_bytes; /* for models */
     const Files *files;
     int64_t checkpoint_every_ns; /* 0: never */
     /* Called on the executor's thread when something waits for executor_take. */

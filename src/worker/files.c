@@ -58,8 +58,8 @@ static int refused(const char *what, Str id, HttpReply *r, EngineError *err)
         engine_error_set(err, ENGINE_ERR_CANCELED, false, "the lease does not count any more");
         code = ERR_CANCELED;
     } else {
-        engine_error_set(err, ENGINE_ERR_BAD_INPUT, false, "%s %.*s: the server says %ld: %.*s", what,
-                         STR_ARG(id), r->status, STR_ARG(buf_str(&text)));
+        engine_error_set(err, ENGINE_ERR_BAD_INPUT, false, "%s %.*s: the server says %ld: %.*s",
+                         what, STR_ARG(id), r->status, STR_ARG(buf_str(&text)));
     }
     buf_done(&text);
     return code;
@@ -213,7 +213,8 @@ int worker_file_path(const Files *f, Held *h, Str id, const char **ret_path, Eng
             code = digest_of_file(buf_z(&path), &got);
             if (code != 0 || !digest_fits(&r, &got)) code = damaged(id, err);
             /* In the list also when it is damaged: it has to be removed. */
-            *ret_path = add_file(h, code == 0 ? id : STR("damaged"), mem_dup(path.data, path.len))->path;
+            *ret_path =
+                add_file(h, code == 0 ? id : STR("damaged"), mem_dup(path.data, path.len))->path;
             http_reply_done(&r);
             break;
         }
@@ -242,8 +243,8 @@ int files_put(const Files *f, const FileOwner *owner, Str name, Str content_type
               char ret_id[65], EngineError *err)
 {
     Buf url = {0}, type = {0};
-    buf_printf(&url, "%s/v1/files?task=%.*s&token=%llu&name=", f->server_url, STR_ARG(owner->task_id),
-               (unsigned long long)owner->token);
+    buf_printf(&url, "%s/v1/files?task=%.*s&token=%llu&name=", f->server_url,
+               STR_ARG(owner->task_id), (unsigned long long)owner->token);
     http_url_escape(&url, name);
     buf_printf(&type, "Content-Type: %.*s", STR_ARG(content_type));
     const char *headers[] = {buf_z(&type), f->auth, NULL};
@@ -280,8 +281,8 @@ int files_put(const Files *f, const FileOwner *owner, Str name, Str content_type
     return code;
 }
 
-int worker_file_store(const Files *f, Held *h, Str name, Str content_type, Str bytes, const char **ret_id,
-                EngineError *err)
+int worker_file_store(const Files *f, Held *h, Str name, Str content_type, Str bytes,
+                      const char **ret_id, EngineError *err)
 {
     FileOwner owner = file_owner(h);
     char id[65];

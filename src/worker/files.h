@@ -26,16 +26,16 @@ typedef struct {
 FileOwner file_owner(const Held *h);
 
 /* The content, appended to ret (at most FILE_INPUT_MAX). */
-int files_read(const Files *f, const FileOwner *owner, Str id, Buf *ret, EngineError *err)
-    HR_MUST_CHECK;
+int files_read(const Files *f, const FileOwner *owner, Str id, Buf *ret,
+               EngineError *err) HR_MUST_CHECK;
 /* The content as a local file, once a task: the path is valid until held_free. */
-int worker_file_path(const Files *f, Held *h, Str id, const char **ret_path, EngineError *err)
-    HR_MUST_CHECK;
+int worker_file_path(const Files *f, Held *h, Str id, const char **ret_path,
+                     EngineError *err) HR_MUST_CHECK;
 /* Stores bytes as a file of the task. */
 int files_put(const Files *f, const FileOwner *owner, Str name, Str content_type, Str bytes,
               char ret_id[65], EngineError *err) HR_MUST_CHECK;
 /* The same for h, by the thread that owns it; ret_id lives as long as h. */
-int worker_file_store(const Files *f, Held *h, Str name, Str content_type, Str bytes, const char **ret_id,
-                EngineError *err) HR_MUST_CHECK;
+int worker_file_store(const Files *f, Held *h, Str name, Str content_type, Str bytes,
+                      const char **ret_id, EngineError *err) HR_MUST_CHECK;
 
 #endif

@@ -65,9 +65,9 @@ typedef struct Held {
     Str id;
     uint64_t token;
     uint32_t attempt;
-    int64_t deadline_ns;  /* clock_mono(); 0: none */
-    Str traceparent;      /* may be empty */
-    Str resume_file;      /* empty: from the start */
+    int64_t deadline_ns; /* clock_mono(); 0: none */
+    Str traceparent;     /* may be empty */
+    Str resume_file;     /* empty: from the start */
     uint64_t resume_unit;
 
     /* The main thread's. */
@@ -76,28 +76,28 @@ typedef struct Held {
     HeldState state;
     bool said_started;
     uint32_t said_step;
-    int64_t said_ns;      /* when progress was last sent */
-    bool seen_begun;      /* it was under way when the tasks were last looked over */
+    int64_t said_ns;         /* when progress was last sent */
+    bool seen_begun;         /* it was under way when the tasks were last looked over */
     bool storing_checkpoint; /* one is on its way: no second one */
 
     /* Any thread. */
-    atomic_int stop;      /* HeldStop; only rises */
-    atomic_bool begun;    /* the engine has it */
+    atomic_int stop;   /* HeldStop; only rises */
+    atomic_bool begun; /* the engine has it */
     atomic_uint step, steps;
 
     /* The executor's lock. */
-    EngineModel *model;   /* while the engine has it; NULL otherwise: nothing to cancel */
+    EngineModel *model; /* while the engine has it; NULL otherwise: nothing to cancel */
 
     /* The owner's (I1). */
-    ExecutorItem item;    /* in the executor's queue; afterwards in its queue of ended tasks */
-    EngineTask task;      /* task.input is the input: in the batch's memory, or in `fetched` */
-    Buf fetched;          /* the input when it came as a file */
-    Buf checkpoint;       /* to resume from; empty: from the start */
+    ExecutorItem item; /* in the executor's queue; afterwards in its queue of ended tasks */
+    EngineTask task;   /* task.input is the input: in the batch's memory, or in `fetched` */
+    Buf fetched;       /* the input when it came as a file */
+    Buf checkpoint;    /* to resume from; empty: from the start */
     HeldFile *files;
     int64_t begun_ns, checkpoint_ns; /* clock_mono() */
     HeldOutcome outcome;
     const char *error_code; /* with OUTCOME_ERROR; static; the words are in task.error */
-    Buf output;           /* with OUTCOME_RESULT */
+    Buf output;             /* with OUTCOME_RESULT */
     int64_t run_ns;
     Report report;
 } Held;

@@ -21,12 +21,12 @@
 typedef enum { SESSION_OFF, SESSION_REGISTERING, SESSION_ON } SessionState;
 
 enum {
-    HELD_MAX = 32768,       /* tasks in all: over it, leases are handed back */
-    TICK_BUSY_MS = 50,      /* deadlines, progress */
+    HELD_MAX = 32768,  /* tasks in all: over it, leases are handed back */
+    TICK_BUSY_MS = 50, /* deadlines, progress */
     TICK_IDLE_MS = 1000,
     PROGRESS_EVERY_MS = 100,
     CHECKPOINT_EVERY_S = 5,
-    HURRY_MS = 3000,        /* after a second signal */
+    HURRY_MS = 3000, /* after a second signal */
 };
 
 typedef struct { /* what the server is told again after each registration */
@@ -40,7 +40,7 @@ typedef struct Worker {
     char name[129]; /* the protocol's limit */
     Files files;
     ModelRepository models;
-    Buf runtime;           /* "ONNX Runtime 1.30.0", or empty */
+    Buf runtime; /* "ONNX Runtime 1.30.0", or empty */
     uint32_t first_device, threads;
     uint64_t device_memory;
     Executor **executors;
@@ -53,33 +53,33 @@ typedef struct Worker {
     HttpClient *http;
     Random random;
     int exit_code;
-    bool leaving;          /* drains, then ends: takes no more */
-    bool deaf;             /* leaving by its own will: the stream stays closed, so that no lease comes */
+    bool leaving; /* drains, then ends: takes no more */
+    bool deaf;    /* leaving by its own will: the stream stays closed, so that no lease comes */
     int64_t hurry_until_ns; /* a second signal came; 0: none */
 
     SessionState session;
-    char id[64];           /* given by the server; "" before the first registration */
+    char id[64]; /* given by the server; "" before the first registration */
     uint32_t lease_s, ping_s;
     HttpRequest *registering, *stream, *post;
-    unsigned failures;     /* in a row */
-    int64_t heard_ns;      /* last line of the stream */
-    int64_t answered_ns;   /* last answer of any kind */
-    bool warned;           /* that there is no server */
-    Buf hello;             /* body under way */
+    unsigned failures;   /* in a row */
+    int64_t heard_ns;    /* last line of the stream */
+    int64_t answered_ns; /* last answer of any kind */
+    bool warned;         /* that there is no server */
+    Buf hello;           /* body under way */
 
     Table by_token, by_id;
     List all;
     size_t held_len, jobs;
-    int64_t looked_ns;     /* when the tasks were last looked over for progress */
+    int64_t looked_ns; /* when the tasks were last looked over for progress */
     Outbox outbox;
-    List logs;             /* Notes: what models printed */
+    List logs; /* Notes: what models printed */
     Resident *residents;
     size_t residents_len, residents_cap;
 
-    Buf body;              /* of the POST under way */
-    uint64_t *said;        /* tokens of its lines that are not the outbox's; 0: of no task */
+    Buf body;       /* of the POST under way */
+    uint64_t *said; /* tokens of its lines that are not the outbox's; 0: of no task */
     size_t said_len, said_cap, said_answered;
-    size_t lines_max;      /* of the next POST */
+    size_t lines_max; /* of the next POST */
     bool pong_due;
     uint64_t pong_n;
     int64_t pong_ns;       /* when the last one was sent */
@@ -96,8 +96,8 @@ Executor *worker_executor(Worker *w, uint32_t device); /* NULL: there is no such
 
 /* session.c */
 void session_start(Worker *w);
-void session_deafen(Worker *w);     /* closes the stream */
-void session_post(Worker *w);       /* what there is to say, if nothing is under way */
+void session_deafen(Worker *w); /* closes the stream */
+void session_post(Worker *w);   /* what there is to say, if nothing is under way */
 void session_tick(Worker *w);
 void session_done(Worker *w);
 
@@ -106,8 +106,8 @@ void tasks_init(Worker *w);
 void tasks_lease(Worker *w, LeaseBatch *b); /* takes b */
 void tasks_stop(Worker *w, uint64_t token, HeldStop how);
 void tasks_stop_all(Worker *w);
-void tasks_hand_back(Worker *w);    /* what has not begun */
-void tasks_take(Worker *w);         /* what the executors have for us */
+void tasks_hand_back(Worker *w); /* what has not begun */
+void tasks_take(Worker *w);      /* what the executors have for us */
 void tasks_answered(Worker *w, Report *r, Answer a, Str detail); /* takes r */
 void tasks_tick(Worker *w);
 Held *tasks_find(const Worker *w, uint64_t token);

@@ -16,6 +16,7 @@ uint32_t knee_choose(const int64_t unit_ns[KNEE_SIZES]);
 
 /* Measures upwards until the sizes, or budget_ns of measuring time, run out, or throughput has clearly fallen. A batch that
  * fails (memory) ends it. measure: 0 and the time of one step of so many. */
-Knee knee_measure(int (*measure)(void *ctx, uint32_t batch, int64_t *ret_ns), void *ctx, int64_t budget_ns);
+Knee knee_measure(int (*measure)(void *ctx, uint32_t batch, int64_t *ret_ns), void *ctx,
+                  int64_t budget_ns);
 
 #endif

@@ -67,7 +67,8 @@ static int parse_task(yyjson_val *v, int64_t now_ns, Text *text, Held *h, Buf *w
 {
     Str id = get_str(v, "id");
     if (id.n == 0 || id.n > 63) return invalid(why, "a task has no id");
-    if (!get_u64(v, "token", &h->token) || h->token == 0) return invalid(why, "a task has no token");
+    if (!get_u64(v, "token", &h->token) || h->token == 0)
+        return invalid(why, "a task has no token");
     if (!get_u32(v, "attempt", &h->attempt)) h->attempt = 1;
     yyjson_val *input = yyjson_obj_get(v, "input");
     if (input == NULL) return invalid(why, "a task has no input");
@@ -83,7 +84,8 @@ static int parse_task(yyjson_val *v, int64_t now_ns, Text *text, Held *h, Buf *w
 
     uint64_t in_ms;
     if (get_u64(v, "deadline_in_ms", &in_ms)) {
-        h->deadline_ns = now_ns + (int64_t)MIN(in_ms, (uint64_t)INT64_MAX / 4 / NS_PER_MS) * NS_PER_MS;
+        h->deadline_ns = now_ns +
+                         (int64_t)MIN(in_ms, (uint64_t)INT64_MAX / 4 / NS_PER_MS) * NS_PER_MS;
     }
     yyjson_val *resume = yyjson_obj_get(v, "resume");
     if (yyjson_is_obj(resume)) {
@@ -245,11 +247,16 @@ int answer_parse(Str line, Answer *ret, Buf *ret_detail)
     yyjson_val *root = yyjson_doc_get_root(doc);
     Str status = get_str(root, "status");
     int err = 0;
-    if (str_eqz(status, "accepted")) *ret = ANSWER_ACCEPTED;
-    else if (str_eqz(status, "duplicate")) *ret = ANSWER_DUPLICATE;
-    else if (str_eqz(status, "fenced")) *ret = ANSWER_FENCED;
-    else if (str_eqz(status, "invalid")) *ret = ANSWER_INVALID;
-    else err = ERR_INVALID;
+    if (str_eqz(status, "accepted"))
+        *ret = ANSWER_ACCEPTED;
+    else if (str_eqz(status, "duplicate"))
+        *ret = ANSWER_DUPLICATE;
+    else if (str_eqz(status, "fenced"))
+        *ret = ANSWER_FENCED;
+    else if (str_eqz(status, "invalid"))
+        *ret = ANSWER_INVALID;
+    else
+        err = ERR_INVALID;
     if (err == 0 && *ret == ANSWER_INVALID) buf_put_str(ret_detail, get_str(root, "detail"));
     yyjson_doc_free(doc);
     return err;

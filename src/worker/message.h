@@ -16,16 +16,17 @@ typedef enum {
 
 typedef struct {
     MessageKind kind;
-    LeaseBatch *lease;  /* LEASE: owned by whoever takes it; message_done frees it */
-    uint64_t token;     /* CANCEL */
-    uint64_t ping;      /* PING */
-    uint32_t device;    /* LOAD, UNLOAD */
-    char why[32];       /* CANCEL */
+    LeaseBatch *lease;            /* LEASE: owned by whoever takes it; message_done frees it */
+    uint64_t token;               /* CANCEL */
+    uint64_t ping;                /* PING */
+    uint32_t device;              /* LOAD, UNLOAD */
+    char why[32];                 /* CANCEL */
     char model[129], version[32]; /* LOAD, UNLOAD */
-    bool exit;          /* DRAIN */
+    bool exit;                    /* DRAIN */
 } Message;
 
-#define LEASE_TASKS_MAX 4096 /* in one line: the largest batch is 256, so a line over it is a fault */
+#define LEASE_TASKS_MAX                                                                            \
+    4096 /* in one line: the largest batch is 256, so a line over it is a fault */
 
 /* One line. now_ns: what deadlines count from. ERR_INVALID: `why` gets the reason. Inputs keep the
  * exact text of their numbers. */

@@ -13,8 +13,8 @@
 #include "worker/held.h"
 
 /* The protocol's limits for one POST. */
-#define POST_LINES_MAX 4096
-#define POST_BYTES_MAX (8 * MIB)
+#define POST_LINES_MAX  4096
+#define POST_BYTES_MAX  (8 * MIB)
 #define PONG_TOKENS_MAX 4096 /* in one pong, and in the `running` of a registration */
 
 typedef enum {
@@ -50,7 +50,6 @@ Report *outbox_answered(Outbox *o);
 void outbox_end(Outbox *o);
 
 /* ---- lines ---- */
-
 
 void line_started(Buf *b, Str id, uint64_t token);
 void line_progress(Buf *b, Str id, uint64_t token, uint32_t step, uint32_t steps);

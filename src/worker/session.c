@@ -14,7 +14,8 @@ enum {
     BACKOFF_MAX_MS = 5000,
     REGISTER_TIMEOUT_MS = 15000,
     POST_TIMEOUT_MS = 30000,
-    SAID_MAX = POST_LINES_MAX / 2, /* lines of a POST that may be lost, so that results always get room */
+    SAID_MAX = POST_LINES_MAX /
+               2, /* lines of a POST that may be lost, so that results always get room */
     LOG_BYTES_MAX = 1024 * 1024,
 };
 
@@ -38,8 +39,10 @@ static void on_retry(uv_timer_t *t)
 /* Says once that there is no server, and once that there is one again. */
 static void warn_once(Worker *w, const char *what, const char *why)
 {
-    if (!w->warned) say_warn("%s %s: %s; trying again", what, w->o->server_url, why);
-    else say_debug("%s %s: %s", what, w->o->server_url, why);
+    if (!w->warned)
+        say_warn("%s %s: %s; trying again", what, w->o->server_url, why);
+    else
+        say_debug("%s %s: %s", what, w->o->server_url, why);
     w->warned = true;
 }
 
@@ -61,10 +64,11 @@ static bool refused(Worker *w, const HttpReply *r)
     if (r->status != 401 && r->status != 403) return false;
     Buf text = {0};
     problem_text(buf_str(&r->body), &text);
-    say_error("the server at %s refuses %s: %.*s. Workers need a key of the scope `worker`; `headrace "
-              "serve` writes one to DATA/worker.key.",
-              w->o->server_url, w->o->key != NULL ? "this worker's key" : "a worker without a key",
-              STR_ARG(buf_str(&text)));
+    say_error(
+        "the server at %s refuses %s: %.*s. Workers need a key of the scope `worker`; `headrace "
+        "serve` writes one to DATA/worker.key.",
+        w->o->server_url, w->o->key != NULL ? "this worker's key" : "a worker without a key",
+        STR_ARG(buf_str(&text)));
     buf_done(&text);
     worker_end(w, WORKER_EXIT_REFUSED);
     return true;
@@ -85,7 +89,8 @@ static const char *const *headers(Worker *w, bool ndjson)
 static const ModelSpec *named_model(Worker *w, const Message *m)
 {
     const ModelSpec *spec = repository_find(&w->models, str_from(m->model), str_from(m->version));
-    if (spec == NULL) say_warn("the server names a model unknown here: %s:%s", m->model, m->version);
+    if (spec == NULL)
+        say_warn("the server names a model unknown here: %s:%s", m->model, m->version);
     return spec;
 }
 
@@ -113,8 +118,10 @@ static void on_message(Worker *w, Message *m)
     case MESSAGE_DRAIN:
         say_info("the server drains this worker: %zu tasks held%s", w->held_len,
                  m->exit ? ", then it ends" : "");
-        if (m->exit) worker_leave(w, false);
-        else tasks_hand_back(w);
+        if (m->exit)
+            worker_leave(w, false);
+        else
+            tasks_hand_back(w);
         break;
     case MESSAGE_PING:
         w->pong_due = true;
@@ -150,8 +157,10 @@ static void on_stream_done(void *ctx, int err, HttpReply *r)
     if (refused(w, r)) return;
     char why[96];
     snprintf(why, sizeof why, "status %ld", r->status);
-    warn_once(w, "the stream ended from", err != 0   ? r->error
-                                          : r->status == 200 ? "the server closed it" : why);
+    warn_once(w, "the stream ended from",
+              err != 0           ? r->error
+              : r->status == 200 ? "the server closed it"
+                                 : why);
     lost(w);
 }
 
@@ -202,7 +211,8 @@ static void put_model(Buf *b, const ModelSpec *m)
     buf_printf(b,
                ",\"digest\":\"%s\",\"max_batch\":%u,\"batch_delay_ms\":%u,\"continuous\":%s,"
                "\"memory_bytes\":%" PRIu64 "}",
-               hex, m->max_batch, m->batch_delay_ms, m->continuous ? "true" : "false", m->memory_bytes);
+               hex, m->max_batch, m->batch_delay_ms, m->continuous ? "true" : "false",
+               m->memory_bytes);
 }
 
 static void put_hello(Worker *w, Buf *b)
@@ -218,7 +228,8 @@ static void put_hello(Worker *w, Buf *b)
     }
     buf_puts(b, ",\"devices\":[");
     for (size_t i = 0; i < w->executors_len; i++) {
-        buf_printf(b, "%s{\"index\":%u,\"kind\":\"cpu\",\"memory_bytes\":%" PRIu64 ",\"threads\":%u}",
+        buf_printf(b,
+                   "%s{\"index\":%u,\"kind\":\"cpu\",\"memory_bytes\":%" PRIu64 ",\"threads\":%u}",
                    i > 0 ? "," : "", w->first_device + (uint32_t)i, w->device_memory, w->threads);
     }
     buf_puts(b, "],\"models\":[");
@@ -301,8 +312,8 @@ static void on_registered(void *ctx, int err, HttpReply *r)
     problem_text(buf_str(&r->body), &why);
     bool final = r->status >= 400 && r->status < 500 && r->status != 408 && r->status != 429;
     if (final && w->id[0] == '\0') {
-        say_error("the server at %s refuses this worker (status %ld): %s", w->o->server_url, r->status,
-                  buf_z(&why));
+        say_error("the server at %s refuses this worker (status %ld): %s", w->o->server_url,
+                  r->status, buf_z(&why));
         worker_end(w, WORKER_EXIT_REFUSED);
     } else {
         warn_once(w, "cannot register at", buf_z(&why));
@@ -393,7 +404,8 @@ static void put_progress(Worker *w)
     w->looked_ns = now;
     LIST_FOR (h, &w->all, Held, in_all) {
         if (w->said_len >= SAID_MAX) break;
-        if (h->state != HELD_WITH_EXECUTOR || !atomic_load_explicit(&h->begun, memory_order_relaxed)) {
+        if (h->state != HELD_WITH_EXECUTOR ||
+            !atomic_load_explicit(&h->begun, memory_order_relaxed)) {
             continue;
         }
         if (!h->seen_begun) {
@@ -477,7 +489,8 @@ static void on_posted(void *ctx, int err, HttpReply *r)
         /* Not one line of it was read. Alone, each shows whether it is the one. */
         Buf text = {0};
         problem_text(buf_str(&r->body), &text);
-        say_warn("the server refuses reports (status %ld): %.*s", r->status, STR_ARG(buf_str(&text)));
+        say_warn("the server refuses reports (status %ld): %.*s", r->status,
+                 STR_ARG(buf_str(&text)));
         if (w->outbox.flight_len == 1) {
             tasks_answered(w, outbox_answered(&w->outbox), ANSWER_INVALID, buf_str(&text));
             w->post_progressed = true;

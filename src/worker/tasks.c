@@ -15,7 +15,8 @@ Held *tasks_find(const Worker *w, uint64_t token)
 
 static Held *find_id(const Worker *w, Str id)
 {
-    for (TableNode *n = table_first(&w->by_id, hash_bytes(id.p, id.n)); n != NULL; n = table_next(n)) {
+    for (TableNode *n = table_first(&w->by_id, hash_bytes(id.p, id.n)); n != NULL;
+         n = table_next(n)) {
         Held *h = CONTAINER_OF(n, Held, by_id);
         if (str_eq(h->id, id) && atomic_load(&h->stop) != STOP_DROP) return h;
     }
@@ -51,7 +52,8 @@ static void report(Worker *w, Held *h)
     if (h->report.line.len == 0) {
         if (h->outcome == OUTCOME_ERROR) {
             line_error(&h->report.line, h->id, h->token, h->error_code,
-                       str_from(h->task.error.message), h->task.error.retryable, device_ns, h->run_ns);
+                       str_from(h->task.error.message), h->task.error.retryable, device_ns,
+                       h->run_ns);
         } else {
             CHECK(h->outcome == OUTCOME_RELEASED);
             line_released(&h->report.line, h->id, h->token, device_ns, h->run_ns);
@@ -105,7 +107,7 @@ static void store_work(uv_work_t *work)
     Held *h = j->h;
     const char *id;
     j->err = worker_file_store(&j->w->files, h, STR("output.json"), STR("application/json"),
-                         buf_str(&h->output), &id, &j->why);
+                               buf_str(&h->output), &id, &j->why);
     if (j->err != 0) return;
     Buf b = {0};
     buf_printf(&b, "{\"$file\":\"%s\",\"content_type\":\"application/json\",\"size\":%zu}", id,
@@ -182,8 +184,10 @@ static void fetch_done(uv_work_t *work, int status)
         list_push_back(&one, &h->item.link);
         to_executor(w, &one, h->batch->device);
     } else {
-        if (j->err != 0) end_failed_job(j);
-        else h->outcome = OUTCOME_RELEASED;
+        if (j->err != 0)
+            end_failed_job(j);
+        else
+            h->outcome = OUTCOME_RELEASED;
         report(w, h);
         session_post(w);
     }
@@ -282,8 +286,10 @@ void tasks_hand_back(Worker *w)
 
 static void put_name(Buf *b, const char *event, uint32_t device, const ModelSpec *spec)
 {
-    buf_printf(b, "{\"t\":\"telemetry\",\"device\":%u,\"model\":\"%s\",\"version\":\"%s\",\"event\":\"%s\"",
-               device, spec->name, spec->version, event);
+    buf_printf(
+        b,
+        "{\"t\":\"telemetry\",\"device\":%u,\"model\":\"%s\",\"version\":\"%s\",\"event\":\"%s\"",
+        device, spec->name, spec->version, event);
 }
 
 static void telemetry(Worker *w, Buf *line)
@@ -294,7 +300,8 @@ static void telemetry(Worker *w, Buf *line)
 static Resident *find_resident(Worker *w, uint32_t device, const ModelSpec *spec)
 {
     for (size_t i = 0; i < w->residents_len; i++) {
-        if (w->residents[i].device == device && w->residents[i].spec == spec) return &w->residents[i];
+        if (w->residents[i].device == device && w->residents[i].spec == spec)
+            return &w->residents[i];
     }
     return NULL;
 }
@@ -303,8 +310,8 @@ static void loaded(Worker *w, uint32_t device, const Note *n)
 {
     Buf b = {0};
     put_name(&b, "loaded", device, n->spec);
-    buf_printf(&b, ",\"load_ns\":%lld,\"memory_bytes\":%llu,\"max_batch\":%u", (long long)n->load_ns,
-               (unsigned long long)n->spec->memory_bytes, n->knee.max_batch);
+    buf_printf(&b, ",\"load_ns\":%lld,\"memory_bytes\":%llu,\"max_batch\":%u",
+               (long long)n->load_ns, (unsigned long long)n->spec->memory_bytes, n->knee.max_batch);
     const char *before = ",\"unit_ns\":{";
     for (size_t i = 0; i < KNEE_SIZES; i++) {
         if (n->knee.unit_ns[i] == 0) continue;

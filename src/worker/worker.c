@@ -65,7 +65,8 @@ static void on_tick(uv_timer_t *t)
     session_tick(w);
     int64_t now = clock_mono();
     if (w->hurry_until_ns != 0 && now > w->hurry_until_ns) {
-        say_warn("%zu tasks could not be handed back: their leases will end by themselves", w->held_len);
+        say_warn("%zu tasks could not be handed back: their leases will end by themselves",
+                 w->held_len);
         worker_end(w, WORKER_EXIT_FAILED);
     }
     /* Nothing runs any more, and nobody hears of it: not for ever. */
@@ -163,12 +164,15 @@ static void clear_work_dir(const char *path)
 static int make_work_dir(Worker *w)
 {
     Buf b = {0};
-    if (w->o->work_dir != NULL) buf_puts(&b, w->o->work_dir);
-    else buf_printf(&b, "/tmp/headrace-worker-%ld-%ld", (long)getuid(), (long)getpid());
+    if (w->o->work_dir != NULL)
+        buf_puts(&b, w->o->work_dir);
+    else
+        buf_printf(&b, "/tmp/headrace-worker-%ld-%ld", (long)getuid(), (long)getpid());
     w->files.work_dir = mem_dup(b.data, b.len);
     buf_done(&b);
     if (mkdir(w->files.work_dir, 0700) != 0 && errno != EEXIST) {
-        say_error("cannot make the folder for input files %s: %s", w->files.work_dir, strerror(errno));
+        say_error("cannot make the folder for input files %s: %s", w->files.work_dir,
+                  strerror(errno));
         return ERR_IO;
     }
     clear_work_dir(w->files.work_dir);
@@ -210,8 +214,10 @@ static void find_runtime(Worker *w)
         const char *engine = w->models.specs[i]->engine;
         needed = needed || strcmp(engine, "onnx") == 0 || strcmp(engine, "diffusion") == 0;
     }
-    if (needed) say_warn("no ONNX Runtime, so its models cannot run: %s", err.message);
-    else say_info("no ONNX Runtime found, and no model needs it");
+    if (needed)
+        say_warn("no ONNX Runtime, so its models cannot run: %s", err.message);
+    else
+        say_info("no ONNX Runtime found, and no model needs it");
 }
 
 static void say_hello(const Worker *w)
@@ -326,8 +332,10 @@ static Worker *worker_new(const WorkerOptions *o)
     uint64_t seed;
     random_secret(&seed, sizeof seed);
     random_seed(&w->random, seed);
-    if (o->name != NULL) snprintf(w->name, sizeof w->name, "%s", o->name);
-    else (void)gethostname(w->name, sizeof w->name - 1);
+    if (o->name != NULL)
+        snprintf(w->name, sizeof w->name, "%s", o->name);
+    else
+        (void)gethostname(w->name, sizeof w->name - 1);
     if (w->name[0] == '\0') strcpy(w->name, "worker");
     size_t n = strlen(o->server_url);
     while (n > 0 && o->server_url[n - 1] == '/') n--;

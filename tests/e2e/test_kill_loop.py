@@ -71,7 +71,7 @@ def make_task(chance, who, number):
             "max_attempts": 20}
     expect = {"succeeded", "canceled"}  # clients cancel any of theirs
     kind = chance.choices(("plain", "sleep", "units", "retry", "final", "crash", "delay", "deadline"),
-                          (30, 25, 12, 10, 5, 1, 10, 7))[0]
+                          (30, 25, 12, 10, 5, 0.1, 10, 7))[0]
     if kind == "plain":
         body["input"] = chance.choice([body["input"], [name, None, True, -1, 2.5e-3, "ümläut"], name,
                                        body["input"] | {"pad": "x" * chance.randrange(2000)}])
@@ -137,7 +137,7 @@ class Load(threading.Thread):
         elif what < 0.93:
             self.cancel(self.chance.choice(self.ids[-8:]))
         else:
-            time.sleep(self.chance.random() / 50)
+            time.sleep(self.chance.random() / 5)
 
     def again(self):
         self.submit(*self.unknown.pop(0))
@@ -213,12 +213,12 @@ class Follower(threading.Thread):
                     return
                 assert events.status in (200, 503), events.status
                 for e in events:
+                    last = e.id
                     if e.name == "status":
                         seq = int(e.id.split(".")[0])
                         self.history.add("event", self.name, start, id=id, seq=seq, status=e.data["status"],
                                          attempt=e.data["attempt"], stream=f"f{self.followed}")
                         over = e.data["status"] in TERMINAL
-                last = events.last
             if not over:
                 time.sleep(0.05)
         self.followed += 1

@@ -23,21 +23,21 @@
 
 typedef struct Fake {
     struct Fake *older;
-    int fd, port;
+    int fd;
     char url[64];
     pid_t worker;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     /* Under the lock. */
-    int stream;       /* the open stream's socket; -1: none */
+    int stream; /* the open stream's socket; -1: none */
     int registers, streams, posts, lines, results;
-    Buf hello;        /* last registration's body */
-    Buf reports;      /* every line that was answered */
-    Buf uploads;      /* of every output file: its URL, a blank, its size, a line end; then its bytes */
+    Buf hello;   /* last registration's body */
+    Buf reports; /* every line that was answered */
+    Buf uploads; /* of every output file: its URL, a blank, its size, a line end; then its bytes */
     char file_type[64];
-    Buf file;         /* content of every input file */
-    int fail_posts;   /* so many POSTs of reports get fail_status, or (0) a closed connection */
+    Buf file;       /* content of every input file */
+    int fail_posts; /* so many POSTs of reports get fail_status, or (0) a closed connection */
     int fail_status;
     int register_status; /* instead of 200; 0: 200 */
     const char *stale;   /* contents of the next registrations' stale array */
@@ -86,7 +86,8 @@ static inline bool fake_reports(FakeConn *c, Str body)
         pthread_cond_broadcast(&f->changed);
         pthread_mutex_unlock(&f->lock);
         if (status == 0) return false;
-        return fake_reply(c->fd, status, "application/problem+json", STR("{\"detail\":\"not now\"}"));
+        return fake_reply(c->fd, status, "application/problem+json",
+                          STR("{\"detail\":\"not now\"}"));
     }
     Buf out = {0};
     while (body.n > 0) {
@@ -95,11 +96,13 @@ static inline bool fake_reports(FakeConn *c, Str body)
         Str line = {body.p, (size_t)(end - body.p)};
         f->lines++;
         if (str_starts(line, STR("{\"t\":\"result\""))) f->results++;
-        if (fake_on_line != NULL) fake_on_line(f, line);
-        else buf_put(&f->reports, line.p, line.n + 1);
+        if (fake_on_line != NULL)
+            fake_on_line(f, line);
+        else
+            buf_put(&f->reports, line.p, line.n + 1);
         buf_printf(&out, "{\"status\":\"%s\",\"detail\":\"as the test wants\"}\n",
                    f->answer != NULL && memmem(line.p, line.n, "pong", 4) == NULL ? f->answer
-                                                                                : "accepted");
+                                                                                  : "accepted");
         body.p += line.n + 1;
         body.n -= line.n + 1;
     }
@@ -120,8 +123,10 @@ static inline bool fake_request(FakeConn *c, const char *method, const char *pat
         f->registers++;
         buf_clear(&f->hello);
         buf_put_str(&f->hello, body);
-        buf_printf(&out, "{\"worker\":\"worker_fake\",\"protocol\":1,\"lease_s\":2,\"ping_s\":1,"
-                         "\"refused\":[],\"stale\":[%s]}", f->stale != NULL ? f->stale : "");
+        buf_printf(&out,
+                   "{\"worker\":\"worker_fake\",\"protocol\":1,\"lease_s\":2,\"ping_s\":1,"
+                   "\"refused\":[],\"stale\":[%s]}",
+                   f->stale != NULL ? f->stale : "");
         int status = f->register_status != 0 ? f->register_status : 200;
         if (status != 200) {
             buf_clear(&out);
@@ -231,7 +236,7 @@ static inline bool fake_be_worker(const WorkerOptions *o, int *ret_exit_code)
     return true;
 }
 
-static inline Fake *fake_start(void)
+static inline Fake *fake_new(void)
 {
     static Fake *all; /* never freed, as connections may still look at it; but no leak */
     Fake *f = mem_new(sizeof *f);
@@ -243,8 +248,16 @@ static inline Fake *fake_start(void)
     socklen_t n = sizeof a;
     CHECK(bind(f->fd, (struct sockaddr *)&a, n) == 0 && listen(f->fd, 64) == 0);
     CHECK(getsockname(f->fd, (struct sockaddr *)&a, &n) == 0);
-    f->port = ntohs(a.sin_port);
-    snprintf(f->url, sizeof f->url, "http://127.0.0.1:%d", f->port);
+    snprintf(f->url, sizeof f->url, "http://127.0.0.1:%d", ntohs(a.sin_port));
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_cond_init(&f->changed, NULL);
+    CHECK(pthread_create(&f->thread, NULL, fake_serve, f) == 0);
+    return f;
+}
+
+static inline Fake *fake_start(void)
+{
+    Fake *f = fake_new();
     f->worker = fork();
     CHECK(f->worker >= 0);
     if (f->worker == 0) {
@@ -252,9 +265,6 @@ static inline Fake *fake_start(void)
         execl("/proc/self/exe", "worker", (char *)NULL);
         _exit(126);
     }
-    pthread_mutex_init(&f->lock, NULL);
-    pthread_cond_init(&f->changed, NULL);
-    CHECK(pthread_create(&f->thread, NULL, fake_serve, f) == 0);
     return f;
 }
 

@@ -30,12 +30,15 @@ static void test_lease(void **state)
 {
     (void)state;
     Message m;
-    assert_int_equal(parse(
-        "{\"t\": \"lease\", \"device\": 3, \"model\": \"sdxl\", \"version\": \"3\", \"batch\": 77, \"tasks\": ["
-        "{\"id\": \"task_A\", \"token\": 9223372036854775807, \"attempt\": 2, \"input\": "
-        "{\"x\": 0.10000000000000000001, \"big\": 123456789012345678901234567890, \"e\": -1E+2, \"s\": \"\\u00e9\\n\"},"
-        "\"deadline_in_ms\": 28000, \"resume\": {\"unit\": 12, \"file\": \"file_R\"}, \"traceparent\": \"00-ab\"},"
-        "{\"id\": \"task_B\", \"token\": 5, \"input\": 17}]}", &m), 0);
+    assert_int_equal(
+        parse(
+            "{\"t\": \"lease\", \"device\": 3, \"model\": \"sdxl\", \"version\": \"3\", \"batch\": 77, \"tasks\": ["
+            "{\"id\": \"task_A\", \"token\": 9223372036854775807, \"attempt\": 2, \"input\": "
+            "{\"x\": 0.10000000000000000001, \"big\": 123456789012345678901234567890, \"e\": -1E+2, \"s\": \"\\u00e9\\n\"},"
+            "\"deadline_in_ms\": 28000, \"resume\": {\"unit\": 12, \"file\": \"file_R\"}, \"traceparent\": \"00-ab\"},"
+            "{\"id\": \"task_B\", \"token\": 5, \"input\": 17}]}",
+            &m),
+        0);
     assert_int_equal(m.kind, MESSAGE_LEASE);
     assert_int_equal(m.lease->device, 3);
     assert_int_equal(m.lease->len, 2);
@@ -45,8 +48,9 @@ static void test_lease(void **state)
     assert_str(h->id, "task_A");
     assert_true(h->token == 9223372036854775807U);
     assert_int_equal(h->attempt, 2);
-    assert_str(h->task.input, "{\"x\":0.10000000000000000001,\"big\":123456789012345678901234567890,"
-                              "\"e\":-1E+2,\"s\":\"\u00e9\\n\"}");
+    assert_str(h->task.input,
+               "{\"x\":0.10000000000000000001,\"big\":123456789012345678901234567890,"
+               "\"e\":-1E+2,\"s\":\"\u00e9\\n\"}");
     assert_true(h->deadline_ns == 1000 + 28 * NS_PER_S);
     assert_int_equal(h->resume_unit, 12);
     assert_str(h->resume_file, "file_R");
@@ -63,11 +67,14 @@ static void test_other_messages(void **state)
 {
     (void)state;
     Message m;
-    assert_int_equal(parse("{\"t\":\"cancel\",\"id\":\"task_A\",\"token\":12,\"why\":\"expired\"}", &m), 0);
+    assert_int_equal(
+        parse("{\"t\":\"cancel\",\"id\":\"task_A\",\"token\":12,\"why\":\"expired\"}", &m), 0);
     assert_true(m.kind == MESSAGE_CANCEL && m.token == 12 && strcmp(m.why, "expired") == 0);
-    assert_int_equal(parse("{\"t\":\"load\",\"device\":1,\"model\":\"m\",\"version\":\"2\"}", &m), 0);
+    assert_int_equal(parse("{\"t\":\"load\",\"device\":1,\"model\":\"m\",\"version\":\"2\"}", &m),
+                     0);
     assert_true(m.kind == MESSAGE_LOAD && m.device == 1 && strcmp(m.model, "m") == 0);
-    assert_int_equal(parse("{\"t\":\"unload\",\"device\":0,\"model\":\"m\",\"version\":\"2\"}", &m), 0);
+    assert_int_equal(parse("{\"t\":\"unload\",\"device\":0,\"model\":\"m\",\"version\":\"2\"}", &m),
+                     0);
     assert_true(m.kind == MESSAGE_UNLOAD && strcmp(m.version, "2") == 0);
     assert_int_equal(parse("{\"t\":\"drain\",\"exit\":true}", &m), 0);
     assert_true(m.kind == MESSAGE_DRAIN && m.exit);
@@ -83,7 +90,12 @@ static void test_bad_messages(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "", "x", "[]", "{}", "{\"t\":1}", "{\"t\":\"lease\"}",
+        "",
+        "x",
+        "[]",
+        "{}",
+        "{\"t\":1}",
+        "{\"t\":\"lease\"}",
         "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":[]}",
         "{\"t\":\"lease\",\"model\":\"m\",\"version\":\"1\",\"tasks\":[{\"id\":\"a\",\"token\":1,\"input\":1}]}",
         "{\"t\":\"lease\",\"device\":0,\"version\":\"1\",\"tasks\":[{\"id\":\"a\",\"token\":1,\"input\":1}]}",
@@ -96,7 +108,10 @@ static void test_bad_messages(void **state)
         "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":[7]}",
         "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":"
         "[{\"id\":\"a\",\"token\":1,\"input\":1,\"resume\":{}}]}",
-        "{\"t\":\"cancel\"}", "{\"t\":\"load\"}", "{\"t\":\"ping\"}", "{\"t\":\"ping\",\"n\":\"7\"}",
+        "{\"t\":\"cancel\"}",
+        "{\"t\":\"load\"}",
+        "{\"t\":\"ping\"}",
+        "{\"t\":\"ping\",\"n\":\"7\"}",
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         Message m;
@@ -109,9 +124,12 @@ static void test_welcome(void **state)
     (void)state;
     Welcome w;
     Buf why = {0};
-    assert_int_equal(welcome_parse(STR("{\"worker\":\"worker_1\",\"protocol\":1,\"lease_s\":30,\"ping_s\":5,"
-                                       "\"refused\":[{\"name\":\"sdxl\",\"version\":\"3\",\"why\":\"digest\"}],"
-                                       "\"stale\":[123,124]}"), &w, &why), 0);
+    assert_int_equal(
+        welcome_parse(STR("{\"worker\":\"worker_1\",\"protocol\":1,\"lease_s\":30,\"ping_s\":5,"
+                          "\"refused\":[{\"name\":\"sdxl\",\"version\":\"3\",\"why\":\"digest\"}],"
+                          "\"stale\":[123,124]}"),
+                      &w, &why),
+        0);
     assert_string_equal(w.worker, "worker_1");
     assert_true(w.lease_s == 30 && w.ping_s == 5 && w.stale_len == 2 && w.stale[1] == 124);
     assert_str(buf_str(&w.refused), "sdxl:3: digest\n");
@@ -172,14 +190,17 @@ static void test_lines(void **state)
     (void)state;
     Buf b = {0};
     line_result(&b, STR("task_A"), 12, STR("{\"a\":\n [1,\n2]}"), 5, -3);
-    assert_str(buf_str(&b), "{\"t\":\"result\",\"id\":\"task_A\",\"token\":12,\"output\":{\"a\":  [1, 2]},"
-                            "\"device_ns\":5,\"run_ns\":0}\n");
+    assert_str(buf_str(&b),
+               "{\"t\":\"result\",\"id\":\"task_A\",\"token\":12,\"output\":{\"a\":  [1, 2]},"
+               "\"device_ns\":5,\"run_ns\":0}\n");
     buf_clear(&b);
-    line_error(&b, STR("task_A"), 18446744073709551615U, "bad_input", STR("a \"b\"\\\n\t\xff\xc3\xa9"),
-               false, 0, 10);
-    assert_str(buf_str(&b), "{\"t\":\"error\",\"id\":\"task_A\",\"token\":18446744073709551615,\"code\":\"bad_input\","
-                            "\"message\":\"a \\\"b\\\"\\\\\\n\\u0009\xef\xbf\xbd\xc3\xa9\",\"retryable\":false,"
-                            "\"device_ns\":0,\"run_ns\":10}\n");
+    line_error(&b, STR("task_A"), 18446744073709551615U, "bad_input",
+               STR("a \"b\"\\\n\t\xff\xc3\xa9"), false, 0, 10);
+    assert_str(
+        buf_str(&b),
+        "{\"t\":\"error\",\"id\":\"task_A\",\"token\":18446744073709551615,\"code\":\"bad_input\","
+        "\"message\":\"a \\\"b\\\"\\\\\\n\\u0009\xef\xbf\xbd\xc3\xa9\",\"retryable\":false,"
+        "\"device_ns\":0,\"run_ns\":10}\n");
     buf_clear(&b);
     line_pong(&b, 3);
     line_pong_end(&b);
@@ -227,7 +248,8 @@ static void test_outbox_keeps_and_resends(void **state)
     Report *late = report_of("e\n"); /* put while they are under way */
     outbox_put(&o, late);
     assert_ptr_equal(outbox_answered(&o), r[0]);
-    outbox_end(&o); /* the rest was not answered: the same order again, and before what came later */
+    outbox_end(
+        &o); /* the rest was not answered: the same order again, and before what came later */
 
     buf_clear(&body);
     assert_int_equal(outbox_begin(&o, &body, 100), 4);
@@ -270,7 +292,8 @@ static void test_outbox_limits(void **state)
         buf_done(&body);
     }
     assert_int_equal(seen, N);
-    Buf big = {0}; /* one that is over the limit alone still goes out: the server says what is wrong */
+    Buf big = {
+        0}; /* one that is over the limit alone still goes out: the server says what is wrong */
     memset(buf_extend(&big, POST_BYTES_MAX + 1), 'x', POST_BYTES_MAX + 1);
     outbox_put(&o, report_new(REPORT_TELEMETRY, 0, &big));
     Buf body = {0};
@@ -290,12 +313,12 @@ static void test_knee_choose(void **state)
     } cases[] = {
         {{0, 0, 0, 0, 0}, 1},
         {{100, 0, 0, 0, 0}, 1},
-        {{100, 100, 100, 100, 100}, 16},      /* free batching */
-        {{100, 200, 400, 800, 1600}, 1},      /* none */
-        {{100, 150, 240, 440, 860}, 8},       /* 8 has 98 % of 16's rate, 4 has 90 % of neither */
+        {{100, 100, 100, 100, 100}, 16}, /* free batching */
+        {{100, 200, 400, 800, 1600}, 1}, /* none */
+        {{100, 150, 240, 440, 860}, 8},  /* 8 has 98 % of 16's rate, 4 has 90 % of neither */
         {{100, 120, 190, 378, 756}, 4},
-        {{100, 260, 600, 1300, 3000}, 1},     /* batching hurts */
-        {{100, 105, 110, 0, 0}, 4},           /* the rest did not fit */
+        {{100, 260, 600, 1300, 3000}, 1}, /* batching hurts */
+        {{100, 105, 110, 0, 0}, 4},       /* the rest did not fit */
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         assert_int_equal(knee_choose(cases[i].unit_ns), cases[i].want);
