@@ -71,10 +71,20 @@ void grid_cellf(Grid *g, Tone tone, const char *fmt, ...)
     buf_done(&text);
 }
 
+/* A column without anything in it is left out, unless there are no rows at all. */
+static bool is_hidden(const Grid *g, size_t column)
+{
+    for (size_t i = column; i < g->cells_len; i += g->columns_len)
+        if (g->cells[i].width) return false;
+    return g->cells_len > 0;
+}
+
 static void measure(const Grid *g, int width, size_t ret[GRID_COLUMNS_MAX])
 {
     size_t sum = 0;
     for (size_t c = 0; c < g->columns_len; c++) {
+        ret[c] = 0;
+        if (is_hidden(g, c)) continue;
         ret[c] = strlen(g->columns[c].title);
         for (size_t i = c; i < g->cells_len; i += g->columns_len)
             ret[c] = MAX(ret[c], g->cells[i].width);
@@ -131,6 +141,7 @@ void grid_put(const Grid *g, int width, bool coloured, Buf *ret)
     measure(g, width, room);
     for (size_t c = 0; c < g->columns_len; c++) {
         const GridColumn *col = &g->columns[c];
+        if (!room[c]) continue;
         if (c) put_spaces(ret, GAP);
         put_text(ret, col->title, strlen(col->title), room[c], col->right, c + 1 == g->columns_len,
                  coloured, TONE_DIM);
@@ -139,9 +150,10 @@ void grid_put(const Grid *g, int width, bool coloured, Buf *ret)
     for (size_t i = 0; i < g->cells_len; i++) {
         size_t c = i % g->columns_len;
         const GridCell *cell = &g->cells[i];
-        if (c) put_spaces(ret, GAP);
-        put_text(ret, cell->text, cell->width, room[c], g->columns[c].right,
-                 c + 1 == g->columns_len, coloured, cell->tone);
+        if (room[c] && c) put_spaces(ret, GAP);
+        if (room[c])
+            put_text(ret, cell->text, cell->width, room[c], g->columns[c].right,
+                     c + 1 == g->columns_len, coloured, cell->tone);
         if (c + 1 == g->columns_len) {
             while (ret->len && ret->data[ret->len - 1] == ' ') ret->len--;
             buf_putc(ret, '\n');

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 Tone task_tone(Str status)
 {
@@ -227,6 +228,9 @@ static int download(const Client *c, Str id, const char *path)
     else if (err || r.status / 100 != 2)
         status = client_explain(c, err, &r);
     if (status == CLI_OK) {
+        mode_t mask = umask(0);
+        umask(mask);
+        chmod(path, 0666 & ~mask); /* as if we had made it: downloads are born 0600 */
         show_if_picture(path);
         fprintf(stderr, "wrote %s\n", path);
     }

@@ -1,8 +1,8 @@
-/* http_client.c: HTTP calls over libcurl: one exchange (Call), the blocking calls around it, and the
- * multi interface driven by a libuv loop.
+/* http_client.c: HTTP calls over libcurl: one exchange (Call), the blocking calls around it, and
+ * the multi interface driven by a libuv loop.
  *
- * I1  Nothing of libcurl's multi interface is called from inside one of its callbacks: a request that
- *     is started or canceled there is marked, and swept when libcurl has returned.
+ * I1  Nothing of libcurl's multi interface is called from inside one of its callbacks: a request
+ *     that is started or canceled there is marked, and swept when libcurl has returned.
  * I2  A request is in its client's list until it is freed. */
 #include "io/http_client.h"
 
@@ -181,7 +181,7 @@ static int call_code(const Call *c, CURLcode code)
     }
 }
 
-/* Fills the reply from the finished exchange; frees what the call holds, but for the easy handle. */
+/* Fills the reply from the finished exchange; frees what the call holds, not the easy handle. */
 static int call_end(Call *c, CURLcode code)
 {
     HttpReply *r = c->reply;

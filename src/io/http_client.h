@@ -1,9 +1,11 @@
-/* http_client.h: HTTP calls to a server: blocking ones, and ones that run on a libuv loop (libcurl's multi
- * interface). Connections are kept alive: blocking calls keep one per thread, an HttpClient its own pool.
+/* http_client.h: HTTP calls to a server: blocking ones, and ones that run on a libuv loop
+ * (libcurl's multi interface). Connections are kept alive: blocking calls keep one per thread, an
+ * HttpClient its own pool.
  *
- * An answer of any status is success (0) and lies in HttpReply; a negative code means that there is no whole answer:
- * ERR_CLOSED (cannot connect, or the connection broke), ERR_TIMEOUT, ERR_CANCELED (a callback ended it), ERR_INVALID
- * (bad URL), ERR_LIMIT (body over HTTP_BODY_MAX), ERR_IO (a local file). reply.error then says why, for people.
+ * An answer of any status is success (0) and lies in HttpReply; a negative code means that there
+ * is no whole answer: ERR_CLOSED (cannot connect, or the connection broke), ERR_TIMEOUT,
+ * ERR_CANCELED (a callback ended it), ERR_INVALID (bad URL), ERR_LIMIT (body over HTTP_BODY_MAX),
+ * ERR_IO (a local file). reply.error then says why, for people.
  *
  * Redirects are not followed. Only http:// and https:// are spoken. */
 #ifndef IO_HTTP_CLIENT_H
@@ -28,20 +30,21 @@ void http_reply_done(HttpReply *r); /* frees the body; the reply is zeroed; acce
 
 /* ---- blocking: any thread ----
  *
- * Each zeroes *ret first (so it must hold nothing: init with {0}, http_reply_done after each call). headers: NULL-ended
- * list of "Name: value", or NULL. */
+ * Each zeroes *ret first (so it must hold nothing: init with {0}, http_reply_done after each
+ * call). headers: NULL-ended list of "Name: value", or NULL. */
 
 /* The whole exchange within timeout_ms (0: no limit). */
 int http_call(const char *method, const char *url, const char *const *headers, Str body,
               int64_t timeout_ms, HttpReply *ret) HR_MUST_CHECK;
 
-/* GET whose body is handed on as it comes (event streams, NDJSON); on_data false ends it, and the call answers
- * ERR_CANCELED. The body of an answer that is not 2xx goes to ret->body instead. No time limit but for connecting. */
+/* GET whose body is handed on as it comes (event streams, NDJSON); on_data false ends it, and the
+ * call answers ERR_CANCELED. The body of an answer that is not 2xx goes to ret->body instead. No
+ * time limit but for connecting. */
 int http_stream(const char *url, const char *const *headers, bool (*on_data)(void *ctx, Str piece),
                 void *ctx, HttpReply *ret) HR_MUST_CHECK;
 
-/* GET into the file at path (0600), written beside it and renamed when it is whole; left alone unless the answer is
- * 2xx (whose body is then in ret->body). */
+/* GET into the file at path (0600), written beside it and renamed when it is whole; left alone
+ * unless the answer is 2xx (whose body is then in ret->body). */
 int http_download(const char *url, const char *const *headers, const char *path,
                   HttpReply *ret) HR_MUST_CHECK;
 
@@ -64,10 +67,11 @@ typedef struct {
     const char *const *headers; /* NULL-ended, or NULL; copied */
     Str body;                   /* borrowed until on_done */
     int64_t timeout_ms;         /* of the whole exchange; 0: none */
-    /* Lines of a 2xx answer as they come, without the line end; borrowed until return. NULL: the body is collected in
-     * reply.body. http_request_cancel may be called inside. */
+    /* Lines of a 2xx answer as they come, without the line end; borrowed until return. NULL: the
+     * body is collected in reply.body. http_request_cancel may be called inside. */
     void (*on_line)(void *ctx, Str line);
-    /* Once, at the end, unless canceled. err as above. The reply is freed after return; its body may be taken (zero it). */
+    /* Once, at the end, unless canceled. err as above. The reply is freed after return; its body
+     * may be taken (zero it). */
     void (*on_done)(void *ctx, int err, HttpReply *reply);
     void *ctx;
 } HttpRequestOptions;

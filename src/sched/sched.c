@@ -277,16 +277,15 @@ static void run(Sched *s, Fit *f, int64_t now_ns, SchedDecision *ret)
     if (solo) room = 1;
     for (int c = 0; c < CLASSES && n < room; c++) {
         Group *g = &m->groups[c];
-        if (!g->ready) continue;
-        for (size_t before = n; n < room && g->ready; n++) {
+        while (n < room && g->ready) {
             Task *t = group_first(g);
-            if (t->solo && !solo) {
+            if (t->solo && n > 0) {
                 room = n; /* keeps P5: the batch ends here */
                 break;
             }
+            g->ran_ns = now_ns;
             task_start(s, t, m, d->serial); /* keeps P4 */
-            ret->tasks[n] = t;
-            if (n == before) g->ran_ns = now_ns;
+            ret->tasks[n++] = t;
         }
         group_refresh(g);
     }
@@ -406,8 +405,8 @@ static void model_sane(const Sched *s, const Model *m)
         bool fits = !d->memory_bytes || m->is.memory_bytes <= d->memory_bytes;
         bool joins = d->runs == m && m->is.continuous && d->running < m->is.max_batch && !d->solo;
         const Heap *where = !d->running ? &m->idle : joins ? &m->joinable : NULL;
-        CHECK(f->able == (f->can && fits));                       /* D1 */
-        CHECK(f->where == (d->open && f->able ? where : NULL));   /* D2 */
+        CHECK(f->able == (f->can && fits));                     /* D1 */
+        CHECK(f->where == (d->open && f->able ? where : NULL)); /* D2 */
         CHECK(heap_has(&f->free) == (f->where != NULL));
         able += f->able;
     }

@@ -3,8 +3,8 @@
  * I1  `waiting`, `active` and `loaded` are the thread's own; `inbox`, `ended`, `notes` and every
  *     Held.model are under the lock.
  * I2  Held.model is set after engine_admit and cleared before engine_release, so whoever holds the
- *     lock and sees it may call engine_cancel. Whoever sets it looks at Held.stop afterwards: a stop
- *     that came between is seen by one of the two.
+ *     lock and sees it may call engine_cancel. Whoever sets it looks at Held.stop afterwards: a
+ *     stop that came between is seen by one of the two.
  * I3  All of `active` is of `current`, and no longer than current->max_batch. */
 #include "worker/executor.h"
 
@@ -93,8 +93,8 @@ static void hand_over(Executor *e)
     e->o.wake(e->o.wake_ctx);
 }
 
-/* The last word about a task. A task that was stopped is released whatever else became of it, unless it
- * has its result: then that is the truth, and the server decides what it counts. */
+/* The last word about a task. A task that was stopped is released whatever else became of it,
+ * unless it has its result: then that is the truth, and the server decides what it counts. */
 static void end_task(Executor *e, Held *h, HeldOutcome outcome, const char *error_code)
 {
     if (outcome == OUTCOME_ERROR && atomic_load(&h->stop) != STOP_NO) outcome = OUTCOME_RELEASED;

@@ -1,9 +1,10 @@
-/* executor.h: one thread that owns one device: it loads models, runs tasks in batches, and hands them back.
+/* executor.h: one thread that owns one device: it loads models, runs tasks in batches, and hands
+ * them back.
  *
- * Its queue is first in, first out, orders about models among the tasks, so that the server's order
- * stands: a task of another model, or an order, waits until what runs has ended, and nothing overtakes
- * it. Tasks of the running model at the head of the queue join between steps when the engine is
- * continuous. The queue is bounded by the leases that the worker holds. */
+ * Its queue is first in, first out, orders about models among the tasks, so that the server's
+ * order stands: a task of another model, or an order, waits until what runs has ended, and nothing
+ * overtakes it. Tasks of the running model at the head of the queue join between steps when the
+ * engine is continuous. The queue is bounded by the leases that the worker holds. */
 #ifndef WORKER_EXECUTOR_H
 #define WORKER_EXECUTOR_H
 
@@ -40,8 +41,8 @@ typedef struct {
 typedef struct Executor Executor;
 
 Executor *executor_start(const ExecutorOptions *o);
-/* Asks the thread to end: what runs is canceled and, with what waits, comes back through executor_take.
- * Then executor_join, once nothing is left: it frees the executor. */
+/* Asks the thread to end: what runs is canceled and, with what waits, comes back through
+ * executor_take. Then executor_join, once nothing is left: it frees the executor. */
 void executor_stop(Executor *e);
 void executor_join(Executor *e);
 bool executor_idle(Executor *e); /* nothing waits, runs or loads */
@@ -54,7 +55,8 @@ void executor_cancel(Executor *e, Held *h);
 /* What was put before and has not begun comes back through executor_take as OUTCOME_RELEASED. */
 void executor_hand_back(Executor *e);
 
-/* The main thread: ended tasks (Held.item.link) and notes, in order each. The lists must be initialised. */
+/* The main thread: ended tasks (Held.item.link) and notes, in order each. The lists must be
+ * initialised. */
 void executor_take(Executor *e, List *ended, List *notes);
 
 #endif

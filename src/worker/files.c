@@ -82,7 +82,8 @@ static bool is_success(const HttpReply *r)
     return r->status >= 200 && r->status < 300;
 }
 
-/* Ids come from inputs, which are a stranger's: only what an id can hold gets into a URL or a path. */
+/* Ids come from inputs, which are a stranger's: only what an id can hold gets into a URL or a
+ * path. */
 static bool is_file_id(Str id)
 {
     if (!str_starts(id, STR("file_")) || id.n > 64) return false;

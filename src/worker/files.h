@@ -1,5 +1,5 @@
-/* files.h: input files come in, output files go out, by blocking calls that are tried again until the server answers or
- * the task is stopped. Any thread but the main one. */
+/* files.h: input files come in, output files go out, by blocking calls that are tried again until
+ * the server answers or the task is stopped. Any thread but the main one. */
 #ifndef WORKER_FILES_H
 #define WORKER_FILES_H
 
@@ -13,8 +13,9 @@ typedef struct {
 
 #define FILE_INPUT_MAX (8 * MIB) /* of an input that is one file: what a request's body may be */
 
-/* Each gives up when *stop is no longer STOP_NO (ENGINE_ERR_CANCELED), or after FILES_PATIENCE. err is filled on failure,
- * which is ERR_INVALID (the server refuses), ERR_CANCELED (stopped, or the lease does not count any more) or ERR_IO. */
+/* Each gives up when *stop is no longer STOP_NO (ENGINE_ERR_CANCELED), or after FILES_PATIENCE.
+ * err is filled on failure, which is ERR_INVALID (the server refuses), ERR_CANCELED (stopped, or
+ * the lease does not count any more) or ERR_IO. */
 #define FILES_PATIENCE_NS (120 * NS_PER_S)
 
 /* The task on whose lease a transfer stands. */

@@ -8,8 +8,8 @@
  * I1  Exactly one thread owns the fields marked "owner": the executor's while WITH_EXECUTOR, one of
  *     libuv's pool while FETCHING or STORING, the main thread otherwise. Ownership passes through a
  *     queue under its lock.
- * I2  A Held is in the main thread's tables from the lease until it is gone, and its token is in every
- *     pong for as long.
+ * I2  A Held is in the main thread's tables from the lease until it is gone, and its token is in
+ *     every pong for as long.
  * I3  Tasks of one lease line live in one LeaseBatch, which is freed with the last of them. */
 #ifndef WORKER_HELD_H
 #define WORKER_HELD_H
@@ -42,8 +42,8 @@ typedef struct {
     Buf line;       /* JSON with its newline; owned */
 } Report;
 
-/* What an executor's queue holds: a task, an order about a model, or the mark of a hand-back: what stands
- * before it goes back. */
+/* What an executor's queue holds: a task, an order about a model, or the mark of a hand-back: what
+ * stands before it goes back. */
 typedef enum { ITEM_TASK, ITEM_LOAD, ITEM_UNLOAD, ITEM_HAND_BACK } ItemKind;
 typedef struct {
     List link;

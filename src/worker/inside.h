@@ -1,5 +1,5 @@
-/* inside.h: the worker process's state, shared by the files of src/worker that run on its main thread:
- * worker.c (life), session.c (the server), tasks.c (what is held). */
+/* inside.h: the worker process's state, shared by the files of src/worker that run on its main
+ * thread: worker.c (life), session.c (the server), tasks.c (what is held). */
 #ifndef WORKER_INSIDE_H
 #define WORKER_INSIDE_H
 

@@ -1,5 +1,5 @@
-/* message.c: parsing with yyjson. Numbers are read raw, so that an input's 0.10000000000000000001 goes
- * to the engine as it was written. */
+/* message.c: parsing with yyjson. Numbers are read raw, so that an input's 0.10000000000000000001
+ * goes to the engine as it was written. */
 #include "worker/message.h"
 
 #include <stdio.h>

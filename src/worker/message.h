@@ -49,10 +49,11 @@ typedef enum { ANSWER_ACCEPTED, ANSWER_DUPLICATE, ANSWER_FENCED, ANSWER_INVALID 
 /* One line of the answer to a report. detail (of ANSWER_INVALID) is appended to ret_detail. */
 int answer_parse(Str line, Answer *ret, Buf *ret_detail) HR_MUST_CHECK; /* ERR_INVALID */
 
-/* The `detail` (or `title`) of a problem document, or the beginning of whatever it is: for people. */
+/* The `detail` (or `title`) of a problem document, or the beginning of what it is: for people. */
 void problem_text(Str body, Buf *ret);
 
-/* The file that {"$file": "file_…"} as a whole stands for: appended to ret_id. false: it is something else. */
+/* The file that {"$file": "file_…"} as a whole stands for: appended to ret_id. false: it is
+ * something else. */
 bool input_is_file(Str json, Buf *ret_id);
 
 #endif

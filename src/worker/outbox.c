@@ -159,7 +159,7 @@ void line_result(Buf *b, Str id, uint64_t token, Str output, int64_t device_ns, 
     PUT_LIT(b, ",\"output\":");
     size_t at = b->len;
     buf_put_str(b, output);
-    /* A line end in JSON text can only be blank space between tokens; here it would end the line. */
+    /* A line end in JSON text is blank space between tokens; here it would end the line. */
     for (char *p = (char *)b->data + at, *end = p + output.n; p < end; p++) {
         p = memchr(p, '\n', (size_t)(end - p));
         if (p == NULL) break;

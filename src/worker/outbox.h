@@ -1,10 +1,10 @@
 /* outbox.h: what the worker has to say, in order, and kept until the server has answered it.
  *
  * I1  A report stays until its line was answered, and goes out in the order in which it was put.
- * I2  One POST is under way at a time: `flight` holds its reports, in the order of its lines. When it
- *     fails they go back to the front and are sent again.
- * I3  What may be lost (pong, started, progress, log) is written into a POST when it is built and is
- *     never kept: there is one such line a task at most, the latest.
+ * I2  One POST is under way at a time: `flight` holds its reports, in the order of its lines. When
+ *     it fails they go back to the front and are sent again.
+ * I3  What may be lost (pong, started, progress, log) is written into a POST when it is built and
+ *     is never kept: there is one such line a task at most, the latest.
  * It is bounded by the leases that the worker holds: each has at most one last report and one
  * checkpoint here. */
 #ifndef WORKER_OUTBOX_H
@@ -41,8 +41,8 @@ static inline bool outbox_empty(const Outbox *o)
     return o->pending_len == 0 && o->flight_len == 0;
 }
 
-/* Appends lines to body, up to lines_max and POST_BYTES_MAX in all; at least one when there is one. No flight may be under
- * way. Returns how many. */
+/* Appends lines to body, up to lines_max and POST_BYTES_MAX in all; at least one when there is
+ * one. No flight may be under way. Returns how many. */
 size_t outbox_begin(Outbox *o, Buf *body, size_t lines_max);
 /* The next line of the flight was answered: takes its report out. NULL: all were. */
 Report *outbox_answered(Outbox *o);

@@ -1,7 +1,7 @@
 /* session.c: the conversation with the server: registration, the stream, reports. Main thread.
  *
- * One POST of reports is under way at a time and takes all there is to say when it starts, so batches
- * grow with the load: while the server commits one, the next gathers. */
+ * One POST of reports is under way at a time and takes all there is to say when it starts, so
+ * batches grow with the load: while the server commits one, the next gathers. */
 #include "wire/json.h"
 #include "worker/inside.h"
 
@@ -395,8 +395,8 @@ static void put_logs(Worker *w)
     }
 }
 
-/* The latest progress of each task, at most every 100 ms; that it started only when it is under way for
- * a while, because a result says so too. */
+/* The latest progress of each task, at most every 100 ms; that it started only when it is under
+ * way for a while, because a result says so too. */
 static void put_progress(Worker *w)
 {
     int64_t now = clock_mono();

@@ -254,7 +254,7 @@ static void stop_held(Worker *w, Held *h, HeldStop how)
     case HELD_FETCHING: /* their jobs look at h->stop */
     case HELD_STORING:
         break;
-    case HELD_REPORTING: /* its answer says the rest; but when the server forgot it, none may come */
+    case HELD_REPORTING: /* its answer says the rest; of a dropped one none may come */
         if (how == STOP_DROP && w->outbox.flight_len == 0) {
             outbox_drop(&w->outbox, &h->report);
             gone(w, h);
@@ -463,8 +463,8 @@ void tasks_answered(Worker *w, Report *r, Answer a, Str detail)
         gone(w, h);
         return;
     }
-    /* The task has to end somehow: a result that the server cannot read becomes an error, and an error
-     * that it cannot read a release. */
+    /* The task has to end somehow: a result that the server cannot read becomes an error, and an
+     * error that it cannot read a release. */
     say_warn("task %.*s: the server refuses its %s: %.*s", STR_ARG(h->id),
              h->outcome == OUTCOME_RESULT ? "result" : "error", STR_ARG(detail));
     if (h->outcome == OUTCOME_RESULT) {

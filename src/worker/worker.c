@@ -115,8 +115,8 @@ static uint64_t read_number(const char *path)
     return v;
 }
 
-/* What is free on the machine, or in the container; three quarters of it, as the rest of the program and
- * of the machine live there too. */
+/* What is free on the machine, or in the container; three quarters of it, as the rest of the
+ * program and of the machine live there too. */
 static uint64_t free_memory(void)
 {
     uint64_t kib = 0;
@@ -135,8 +135,8 @@ static uint64_t free_memory(void)
     return bytes / 4 * 3;
 }
 
-/* The parent may have ended before the kernel was asked to watch it. HEADRACE_PARENT, when set, says
- * which process it was. */
+/* The parent may have ended before the kernel was asked to watch it. HEADRACE_PARENT, when set,
+ * says which process it was. */
 static bool watch_parent(void)
 {
     pid_t before = getppid();

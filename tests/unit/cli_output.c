@@ -73,6 +73,26 @@ static void test_table(void **state)
                    "bcd   1234  a long …\n");
 }
 
+static void test_empty_columns_are_left_out(void **state)
+{
+    (void)state;
+    Grid g;
+    Buf b = {0};
+    grid_init(&g, columns, ARRAY_LEN(columns));
+    grid_put(&g, 0, false, &b);
+    assert_string_equal(buf_z(&b), "NAME  N  TEXT\n");
+    buf_clear(&b);
+    for (int i = 0; i < 2; i++) {
+        grid_cell(&g, TONE_PLAIN, STR("a"));
+        grid_cell(&g, TONE_PLAIN, STR(""));
+        grid_cell(&g, TONE_PLAIN, i ? STR("b") : STR(""));
+    }
+    grid_put(&g, 0, false, &b);
+    assert_string_equal(buf_z(&b), "NAME  TEXT\na\na     b\n");
+    buf_done(&b);
+    grid_done(&g);
+}
+
 static void test_table_colours_and_width(void **state)
 {
     (void)state;
@@ -140,6 +160,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text_is_harmless),
         cmocka_unit_test(test_table),
+        cmocka_unit_test(test_empty_columns_are_left_out),
         cmocka_unit_test(test_table_colours_and_width),
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_ages),

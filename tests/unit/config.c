@@ -1,4 +1,4 @@
-/* The configuration: defaults, every kind of value, and errors that name file, line, key and remedy. */
+/* The configuration: defaults, every kind of value, errors that name file, line, key, remedy. */
 #include "node/config.h"
 
 #include <setjmp.h>

@@ -111,7 +111,7 @@ static void reports(void **state)
              "{\"t\":\"pong\",\"n\":1,\"held\":[1,2]}\n{\"t\":\"telemetry\",\"device\":0,\"model\":\"echo\",\"version\":\"1\","
              "\"event\":\"loaded\",\"load_ns\":5,\"unit_ns\":{\"1\":5,\"8\":9}}\n{\"t\":\"error\",\"id\":\"%s\",\"token\":%llu,"
              "\"code\":\"what\"}\n{\"t\":\"result\",\"id\":\"%s\",\"token\":\"x\",\"output\":1}\n",
-             id, token, id, token, id, token + 1, id, token, id, token, id, token, id, token);
+             id, token, id, token, id, token + 1, id, token, id, token, id, token, id);
     const char *a = rig_post(r, "/v1/worker/" WORKER "/reports", NDJSON AS_WORKER, body);
     ASSERT_STATUS(a, 200);
     static const char *const want[] = {"accepted", "accepted", "fenced", "accepted", "duplicate", "invalid", "invalid",

@@ -103,12 +103,47 @@ static void blocked_work_is_free(void **state)
     free(all);
 }
 
+/* Nor is looking past solo tasks: there is no such thing. */
+static void behind_solo_is_free(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    sched_model(x.s, M_A, V1, &(SchedModel){.max_batch = 64, .continuous = true});
+    device(&x, 0, M_A, 0, 0);
+    enum { N = 20000 };
+    Task *all = calloc(N, sizeof *all);
+    assert_non_null(all);
+    for (size_t i = 0; i < N; i++) {
+        all[i].no = ++x.no;
+        all[i].tenant = 1;
+        all[i].model = M_A;
+        all[i].version = V1;
+        all[i].solo = true;
+        sched_task_ready(x.s, &all[i]);
+    }
+    Task *b = task(&x, CLASS_HARVEST, 1, M_A, 0);
+    for (size_t i = 0; i < N / 2; i++) {
+        uint64_t before = x.s->steps;
+        assert_int_equal(next(&x), SCHED_RUN);
+        assert_int_equal(x.d.tasks_len, 1);
+        assert_int_equal(next(&x), SCHED_NONE);
+        done(&x, 0, x.d.tasks[0], 1);
+        assert_true(x.s->steps - before < 40);
+    }
+    sched_task_unready(x.s, b);
+    free(b);
+    fix_close(&x);
+    free(all);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(in_order),
         cmocka_unit_test(in_no_order),
         cmocka_unit_test(blocked_work_is_free),
+        cmocka_unit_test(behind_solo_is_free),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

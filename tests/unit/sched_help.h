@@ -69,6 +69,15 @@ __attribute__((unused)) static Task *task(Fix *x, TaskClass class, Sym tenant, S
     return t;
 }
 
+/* As the core does it: while it is not in the index. */
+__attribute__((unused)) static Task *solo(Fix *x, Task *t)
+{
+    sched_task_unready(x->s, t);
+    t->solo = true;
+    sched_task_ready(x->s, t);
+    return t;
+}
+
 __attribute__((unused)) static SchedAct next(Fix *x)
 {
     sched_next(x->s, x->now, &x->d, &x->wake);

@@ -130,6 +130,25 @@ static NTask *first_of(int c, int m)
     return best;
 }
 
+/* Is the next of all that wait for m a solo task? */
+static bool next_is_solo(int m)
+{
+    for (int c = 0; c < CLASSES; c++) {
+        const NTask *first = first_of(c, m);
+        if (first) return first->t->solo;
+    }
+    return false;
+}
+
+static bool runs_solo(int d)
+{
+    for (int i = 0; i < TASKS; i++) {
+        if (tasks[i].state == RUNS && tasks[i].serial == devices[d].serial && tasks[i].t->solo)
+            return true;
+    }
+    return false;
+}
+
 static uint64_t used_on(int d)
 {
     uint64_t used = 0;
@@ -150,6 +169,7 @@ static int free_for(int m, bool *ret_swap)
         int64_t all = (int64_t)running_on(d, -1), mine = (int64_t)running_on(d, m), cost = all;
         if (all && (mine < all || !models[m].is.continuous || mine >= models[m].is.max_batch))
             continue;
+        if (all && (runs_solo(d) || next_is_solo(m))) continue;
         bool swap = !all && !v->resident[m];
         if (swap) {
             cost = 1000000;
@@ -174,7 +194,7 @@ static int64_t held_to(int c, int m)
 {
     const SchedModel *is = &models[m].is;
     if (c == CLASS_CRITICAL || is->continuous || !is->batch_delay_ms) return INT64_MIN;
-    if (ready_in(-1, m) >= is->max_batch) return INT64_MIN;
+    if (ready_in(-1, m) >= is->max_batch || next_is_solo(m)) return INT64_MIN;
     int64_t until = models[m].since[c] + MS(is->batch_delay_ms);
     const Task *first = first_of(c, m)->t;
     if (first->deadline_ns) until = MIN(until, first->deadline_ns - cost_of(m));
@@ -266,10 +286,13 @@ static void naive_next(int64_t now, SchedDecision *ret, int64_t *wake)
         ret->tasks_len = 0;
         size_t room = models[best].is.max_batch - running_on(best_device, best);
         ret->join = running_on(best_device, -1) > 0;
-        for (int k = 0; k < CLASSES && ret->tasks_len < room; k++) {
+        bool full = false;
+        for (int k = 0; k < CLASSES && !full; k++) {
             NTask *n;
-            if (ready_in(k, best)) models[best].ran[k] = now;
-            while (ret->tasks_len < room && (n = first_of(k, best))) {
+            while (!full && (n = first_of(k, best))) {
+                full = n->t->solo || ret->tasks_len + 1 == room;
+                if (n->t->solo && ret->tasks_len > 0) break;
+                models[best].ran[k] = now;
                 start(n, best_device);
                 ret->tasks[ret->tasks_len++] = n->t;
             }
@@ -393,7 +416,9 @@ static void random_change(Fix *x, Random *r, uint64_t load)
         n = random_task(r, RUNS);
         if (n->state != RUNS) return;
         finish(x, n, random_below(r, 5) ? (int64_t)random_below(r, (uint64_t)MS(50)) : 0);
-        if (random_below(r, 4) == 0) make_ready(x, n); /* requeued: an old number comes late */
+        if (random_below(r, 4)) return;
+        if (random_below(r, 3) == 0) n->t->solo = true;
+        make_ready(x, n); /* requeued: an old number comes late */
     } else if (dice < 80) {
         n = random_task(r, READY);
         if (n->state != READY) return;
@@ -442,7 +467,7 @@ static void random_change(Fix *x, Random *r, uint64_t load)
 static void same_decisions(void **state)
 {
     (void)state;
-    size_t counts[4] = {0}, joins = 0, held = 0, batched = 0;
+    size_t counts[4] = {0}, joins = 0, held = 0, batched = 0, solo = 0;
     for (uint64_t seed = 1; seed <= 60; seed++) {
         Random r;
         Fix x;
@@ -484,6 +509,9 @@ static void same_decisions(void **state)
                 if (want.act != SCHED_RUN) continue;
                 joins += want.join;
                 batched += want.tasks_len > 1;
+                solo += want.tasks[0]->solo;
+                for (size_t i = 0; i < want.tasks_len; i++)
+                    assert_true(!want.tasks[i]->solo || (want.tasks_len == 1 && !want.join));
                 assert_int_equal(x.d.join, want.join);
                 assert_int_equal(x.d.tasks_len, want.tasks_len);
                 for (size_t i = 0; i < want.tasks_len; i++)
@@ -499,9 +527,11 @@ static void same_decisions(void **state)
         }
         fix_close(&x);
     }
-    print_message("runs %zu (%zu of several, %zu joins), unloads %zu, waits for companions %zu\n",
-                  counts[SCHED_RUN], batched, joins, counts[SCHED_UNLOAD], held);
-    assert_true(joins > 100 && batched > 100 && held > 100 && counts[SCHED_UNLOAD] > 100);
+    print_message("runs %zu (%zu of several, %zu solo, %zu joins), unloads %zu, waits for "
+                  "companions %zu\n",
+                  counts[SCHED_RUN], batched, solo, joins, counts[SCHED_UNLOAD], held);
+    assert_true(joins > 100 && batched > 100 && solo > 100 && held > 100);
+    assert_true(counts[SCHED_UNLOAD] > 100);
 }
 
 int main(void)

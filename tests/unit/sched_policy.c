@@ -539,6 +539,177 @@ static void refused_lease(void **state)
     fix_close(&x);
 }
 
+static void solo_runs_alone(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    x.now = SEC(1);
+    sched_model(x.s, M_A, V1, &(SchedModel){.max_batch = 3, .batch_delay_ms = 20});
+    device(&x, 0, M_A, 0, 0);
+    Task *t[8];
+    for (int i = 0; i < 6; i++) t[i] = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    solo(&x, t[1]);
+    solo(&x, t[2]);
+    assert_runs(&x, 0, t[0]); /* the batch ends before it */
+    assert_waits(&x, INT64_MAX);
+    done_free(&x, 0, t[0], 1);
+    assert_runs(&x, 0, t[1]);
+    assert_waits(&x, INT64_MAX);
+    done_free(&x, 0, t[1], 1);
+    assert_runs(&x, 0, t[2]);
+    done_free(&x, 0, t[2], 1);
+    assert_runs(&x, 0, t[3], t[4], t[5]);
+    for (int i = 3; i < 6; i++) done_free(&x, 0, t[i], 1);
+
+    /* No lower class jumps over it; those with a deadline go before, as ever. */
+    t[0] = solo(&x, task(&x, CLASS_STANDARD, 1, M_A, 0));
+    t[1] = task(&x, CLASS_BATCH, 1, M_A, 0);
+    t[2] = task(&x, CLASS_STANDARD, 1, M_A, x.now + SEC(5));
+    assert_runs(&x, 0, t[2]);
+    done_free(&x, 0, t[2], 1);
+    assert_runs(&x, 0, t[0]); /* companions could not come along: it waits for none */
+    done_free(&x, 0, t[0], 1);
+    assert_waits(&x, x.now + MS(20));
+    x.now += MS(20);
+    assert_runs(&x, 0, t[1]);
+    done_free(&x, 0, t[1], 1);
+
+    /* A solo task of a lower class ends the batch of a higher one, and what is behind it waits. */
+    t[0] = solo(&x, task(&x, CLASS_BATCH, 1, M_A, 0));
+    t[1] = task(&x, CLASS_CRITICAL, 1, M_A, 0);
+    t[2] = task(&x, CLASS_HARVEST, 1, M_A, 0);
+    assert_runs(&x, 0, t[1]);
+    done_free(&x, 0, t[1], 1);
+    assert_runs(&x, 0, t[0]);
+    done_free(&x, 0, t[0], 1);
+    x.now += MS(20);
+    assert_runs(&x, 0, t[2]);
+    done_free(&x, 0, t[2], 1);
+    fix_close(&x);
+}
+
+static void nothing_joins_a_solo(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    sched_model(x.s, M_A, V1, &(SchedModel){.max_batch = 4, .continuous = true});
+    device(&x, 0, M_A, 0, 0);
+    device(&x, 1, M_A, 0, 0);
+    sched_device_resident(x.s, 0, M_A, V1, true);
+    Task *a = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 0, a);
+    Task *s = solo(&x, task(&x, CLASS_STANDARD, 1, M_A, 0));
+    Task *b = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 1, s); /* rather a load than a join */
+    assert_false(x.d.join);
+    assert_runs(&x, 0, b); /* where there is no solo, b may join */
+    assert_true(x.d.join);
+    sched_device_open(x.s, 0, false);
+    Task *c = task(&x, CLASS_CRITICAL, 1, M_A, 0);
+    assert_waits(&x, INT64_MAX); /* whatever its class */
+    done_free(&x, 1, s, 1);
+    assert_runs(&x, 1, c);
+    done_free(&x, 0, a, 1);
+    done_free(&x, 0, b, 1);
+    sched_device_open(x.s, 0, true);
+
+    /* The same when it was told only after a takeover. */
+    s = solo(&x, task(&x, CLASS_STANDARD, 1, M_A, 0));
+    sched_task_unready(x.s, s);
+    sched_device_adopt(x.s, 0, s, x.now);
+    sched_device_open(x.s, 1, false);
+    a = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_waits(&x, INT64_MAX);
+    done_free(&x, 0, s, 1);
+    assert_runs(&x, 0, a);
+    done_free(&x, 0, a, 1);
+    done_free(&x, 1, c, 1);
+    fix_close(&x);
+}
+
+/* Two devices, kept busy by tasks of 100 ms that join each other all the time. A solo task comes:
+ * it runs as soon as its tenant's turn has come and one device has drained; then all goes on. */
+static int64_t solo_waits(int64_t had_ns, TaskClass others)
+{
+    enum { RUN_NS = 100000000, SLOTS = 64 };
+    Fix x;
+    fix_open(&x);
+    x.now = SEC(1);
+    sched_model(x.s, M_A, V1, &(SchedModel){.max_batch = 16, .continuous = true});
+    device(&x, 0, M_A, 0, 0);
+    device(&x, 1, M_A, 0, 0);
+    struct {
+        Task *t;
+        SchedDeviceId device;
+        int64_t end_ns;
+    } slots[SLOTS] = {0};
+    Task *s = NULL;
+    int64_t since = 0, waited = -1, joins_after = 0;
+    for (int step = 0; step < 2000; step++, x.now += MS(5)) {
+        for (int i = 0; i < SLOTS; i++) {
+            if (!slots[i].t || slots[i].end_ns > x.now) continue;
+            done(&x, slots[i].device, slots[i].t, RUN_NS / 16);
+            if (slots[i].t != s) free(slots[i].t);
+            slots[i].t = NULL;
+        }
+        task(&x, others, 2, M_A, 0); /* about ten of 16 places on each */
+        if (step == 100) {
+            s = task(&x, CLASS_STANDARD, 1, M_A, 0);
+            sched_task_unready(x.s, s);
+            payer_of(x.s, 1)->flows[CLASS_STANDARD].vt += had_ns;
+            solo(&x, s);
+            since = x.now;
+        }
+        while (next(&x) == SCHED_RUN) {
+            bool is_solo = x.d.tasks[0] == s;
+            if (is_solo) {
+                assert_int_equal(x.d.tasks_len, 1);
+                assert_false(x.d.join);
+                waited = x.now - since;
+            }
+            joins_after += waited >= 0 && x.d.join;
+            for (size_t k = 0, i = 0; k < x.d.tasks_len; i++) {
+                assert_true(i < SLOTS);
+                assert_true(!s || slots[i].t != s || slots[i].device != x.d.device);
+                if (slots[i].t) continue;
+                slots[i].t = x.d.tasks[k++];
+                slots[i].device = x.d.device;
+                slots[i].end_ns = x.now + RUN_NS;
+            }
+        }
+        if (step % 10 == 0) sched_sane(x.s);
+    }
+    assert_true(waited < 0 || joins_after > 100);
+    for (int i = 0; i < SLOTS; i++) {
+        if (!slots[i].t) continue;
+        done(&x, slots[i].device, slots[i].t, 1);
+        if (slots[i].t != s) free(slots[i].t);
+    }
+    sched_device_remove(x.s, 1);
+    while (next(&x) == SCHED_RUN) {
+        for (size_t k = 0; k < x.d.tasks_len; k++) {
+            done(&x, x.d.device, x.d.tasks[k], 1);
+            if (x.d.tasks[k] != s) free(x.d.tasks[k]);
+        }
+    }
+    free(s);
+    fix_close(&x);
+    return waited;
+}
+
+static void solo_is_not_starved_by_joins(void **state)
+{
+    (void)state;
+    int64_t waited = solo_waits(0, CLASS_STANDARD);
+    assert_in_range(waited, 1, MS(105)); /* one task's time */
+    waited = solo_waits(0, CLASS_BATCH);
+    assert_in_range(waited, 1, MS(105));
+    waited = solo_waits(SEC(1), CLASS_STANDARD); /* its tenant has had a second more than the rest */
+    assert_in_range(waited, MS(500), SEC(2));
+}
+
 static void ahead(void **state)
 {
     (void)state;
@@ -588,6 +759,9 @@ int main(void)
         cmocka_unit_test(device_goes_while_running),
         cmocka_unit_test(adopting),
         cmocka_unit_test(refused_lease),
+        cmocka_unit_test(solo_runs_alone),
+        cmocka_unit_test(nothing_joins_a_solo),
+        cmocka_unit_test(solo_is_not_starved_by_joins),
         cmocka_unit_test(ahead),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

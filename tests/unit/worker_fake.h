@@ -1,5 +1,5 @@
-/* worker_fake.h: a server for one worker, in this process, that says and answers what a test wants; the
- * worker runs in a child process. A thread a connection, blocking sockets: short, not fast. */
+/* worker_fake.h: a server for one worker, in this process, that says and answers what a test
+ * wants; the worker runs in a child process. A thread a connection, blocking sockets: short, not fast. */
 #ifndef TESTS_UNIT_WORKER_FAKE_H
 #define TESTS_UNIT_WORKER_FAKE_H
 
@@ -225,7 +225,7 @@ static inline void *fake_serve(void *arg)
     }
 }
 
-/* The worker is this program once more: its main begins with fake_be_worker. It ends with this process. */
+/* The worker is this program once more: its main begins with fake_be_worker. */
 static inline bool fake_be_worker(const WorkerOptions *o, int *ret_exit_code)
 {
     const char *url = getenv("FAKE_WORKER_URL");

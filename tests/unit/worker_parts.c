@@ -199,7 +199,7 @@ static void test_lines(void **state)
     assert_str(
         buf_str(&b),
         "{\"t\":\"error\",\"id\":\"task_A\",\"token\":18446744073709551615,\"code\":\"bad_input\","
-        "\"message\":\"a \\\"b\\\"\\\\\\n\\u0009\xef\xbf\xbd\xc3\xa9\",\"retryable\":false,"
+        "\"message\":\"a \\\"b\\\"\\\\\\n\\t\xef\xbf\xbd\xc3\xa9\",\"retryable\":false,"
         "\"device_ns\":0,\"run_ns\":10}\n");
     buf_clear(&b);
     line_pong(&b, 3);

@@ -1,4 +1,4 @@
-/* worker_session.c: the whole worker process against a server that says and answers what a test wants. */
+/* worker_session.c: the whole worker process against a server that says what a test wants. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
