@@ -15,11 +15,18 @@ if(EXISTS ${HR_DEPS}/models)
     install(DIRECTORY ${HR_DEPS}/models/ DESTINATION ${models})
 endif()
 
-file(GLOB completion CONFIGURE_DEPENDS src/cli/*.bash tools/*.bash)
-if(completion)
-    list(GET completion 0 completion)
-    install(FILES ${completion} RENAME headrace DESTINATION share/bash-completion/completions)
-endif()
+# The program writes its own shell completions.
+foreach(shell_path bash:share/bash-completion/completions/headrace
+        zsh:share/zsh/site-functions/_headrace fish:share/fish/vendor_completions.d/headrace.fish)
+    string(REPLACE ":" ";" parts ${shell_path})
+    list(GET parts 0 shell)
+    list(GET parts 1 path)
+    get_filename_component(name ${path} NAME)
+    get_filename_component(folder ${path} DIRECTORY)
+    install(CODE "execute_process(COMMAND ${CMAKE_BINARY_DIR}/headrace completion ${shell}
+        OUTPUT_FILE ${CMAKE_BINARY_DIR}/completion.${shell} COMMAND_ERROR_IS_FATAL ANY)")
+    install(FILES ${CMAKE_BINARY_DIR}/completion.${shell} DESTINATION ${folder} RENAME ${name})
+endforeach()
 
 install(FILES LICENSE THIRD_PARTY_NOTICES DESTINATION share/doc/headrace)
 if(EXISTS ${HR_DEPS}/licenses)

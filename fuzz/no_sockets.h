@@ -82,6 +82,36 @@ static ReportAnswer p_report(void *ctx, Str id, const WorkerReport *r, Buf *deta
     return REPORT_ACCEPTED;
 }
 
+static void o_changed(void *ctx, Task *t, TaskState before, const TaskEvent *e)
+{
+    (void)ctx;
+    (void)before;
+    gateway_task_changed(&bare.g, t, e);
+}
+static void o_task(void *ctx, Task *t)
+{
+    (void)ctx;
+    (void)t;
+}
+static void o_freed(void *ctx, Task *t, uint64_t token, int64_t device_ns)
+{
+    (void)ctx;
+    (void)t;
+    (void)token;
+    (void)device_ns;
+}
+static void o_void(void *ctx, Task *t, uint64_t token)
+{
+    (void)ctx;
+    (void)t;
+    (void)token;
+}
+static void o_file(void *ctx, const File *f)
+{
+    (void)ctx;
+    (void)f;
+}
+
 static void bare_fresh(void)
 {
     core_free(bare.core);
@@ -90,6 +120,8 @@ static void bare_fresh(void)
     bare.core = core_new(&limits, 1);
     bare.at = (LogPoint){.next_seq = 1, .epoch = 1, .holder = 7};
     Sha256 digest = {{1}};
+    CoreObserver o = {NULL, o_changed, o_task, o_task, o_freed, o_void, o_task, o_file};
+    core_observe(bare.core, &o, NS_PER_S);
     core_claim(bare.core, 1, 7, STR("bare"), (const uint8_t *)"0123456789abcdef", &bare.b);
     bare_commit((Decision){.code = CODE_OK});
     CHECK(bare_commit(core_put_model(bare.core, STR("echo"), STR("1"), &digest, STR("{}"), &bare.b)).code == CODE_OK);

@@ -16,7 +16,6 @@ typedef struct {
     char name[64];
     uint32_t weight;     /* share of device time against other tenants; default 1 */
     uint64_t queued_max; /* 0: limits.tenant_queued_max */
-    double submit_rate;  /* a second; 0: limits.submit_rate */
 } ConfigTenant;
 
 typedef struct Config {

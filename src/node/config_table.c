@@ -105,8 +105,6 @@ const Field config_fields[] = {
      "Its share of device time against other tenants that wait too."},
     {"tenants", "queued_max", KIND_U64, TENANT_AT(queued_max), 0, 1e9, "0",
      "Its queued tasks. 0: `limits.tenant_queued_max`."},
-    {"tenants", "submit_rate", KIND_RATE, TENANT_AT(submit_rate), 0, 1e9, "0",
-     "Its submits a second. 0: `limits.submit_rate`."},
 };
 
 const ItemList config_item_lists[] = {

@@ -589,7 +589,10 @@ void fleet_process_ended(Fleet *f, Str worker_name, bool crashed, bool crash_loo
     Worker *w = worker_named(f, worker_name);
     if (!w) return;
     f->shard->out.worker_kick(f->shard->out.ctx, str_from(w->id));
-    fleet_worker_remove(f, w, crashed ? FAIL_MODEL_CRASHED : FAIL_NONE, crashed && !crash_loop);
+    /* What ran alone did it. Of several any one may have: none pays, and the cause makes each solo,
+     * so that the next crash names the one. */
+    bool burn = crashed && !crash_loop && w->leases_len == 1;
+    fleet_worker_remove(f, w, crashed ? FAIL_MODEL_CRASHED : FAIL_NONE, burn);
 }
 
 void fleet_drain_all(Fleet *f)

@@ -417,7 +417,7 @@ static void set_tenants(Server *s)
 {
     for (size_t i = 0; i < s->config->tenants_len; i++) {
         const ConfigTenant *t = &s->config->tenants[i];
-        Sym sym = core_tenant_sym(shard_core(s->shard), str_from(t->name));
+        Sym sym = core_tenant_configure(shard_core(s->shard), str_from(t->name), t->queued_max);
         sched_tenant_weight(shard_sched(s->shard), sym, t->weight);
     }
 }

@@ -63,14 +63,15 @@ static Decision room_for_one(const Core *c, Str tenant, bool keyed)
 {
     Sym sym = core_sym_find(c, tenant);
     const Tenant *t = tenant_find(c, sym);
+    uint64_t tenant_max = t && t->queued_max ? t->queued_max : c->limits.tenant_queued_max;
     Decision full;
     if (c->counts[TASK_QUEUED] >= c->limits.queued_max)
         full = refuse(CODE_QUEUE_FULL, "", "the queue is full (%llu tasks); try again later",
                       (unsigned long long)c->limits.queued_max);
-    else if (t && t->tasks[TASK_QUEUED] >= c->limits.tenant_queued_max)
+    else if (t && t->tasks[TASK_QUEUED] >= tenant_max)
         full = refuse(CODE_QUOTA_EXCEEDED, "",
                       "tenant '%.*s' has %llu tasks queued, its limit; try again later",
-                      STR_ARG(tenant), (unsigned long long)c->limits.tenant_queued_max);
+                      STR_ARG(tenant), (unsigned long long)tenant_max);
     else if (keyed && t && t->idem_keys >= c->limits.idem_tenant_max)
         full = refuse(CODE_QUOTA_EXCEEDED, "Idempotency-Key",
                       "tenant '%.*s' has %llu idempotency keys in force, its limit",

@@ -335,7 +335,8 @@ int core_snapshot(const Core *core, int (*put)(void *ctx, Str piece), void *ctx)
         WRITE_ITEM(w, ITEM_FLAG, (p_str(p, &kind), p_str(p, &subject)));
     }
     for (uint32_t i = 0; i < c->tenants_len; i++)
-        WRITE_ITEM(w, ITEM_TENANT, tenant(p, &c->tenants[i]));
+        if (c->tenants[i].submitted_total) /* not those that only the configuration names */
+            WRITE_ITEM(w, ITEM_TENANT, tenant(p, &c->tenants[i]));
     for (File *f = directory_newer(&c->files, 0); f && !w->err;
          f = directory_newer(&c->files, f->no))
         WRITE_ITEM(w, ITEM_FILE, file(p, f));

@@ -65,7 +65,9 @@ size_t core_tenants(const Core *c, const Tenant **ret)
     return c->tenants_len;
 }
 
-Sym core_tenant_sym(Core *c, Str name)
+Sym core_tenant_configure(Core *c, Str name, uint64_t queued_max)
 {
-    return sym_intern(c, name);
+    Tenant *t = tenant_get(c, sym_intern(c, name));
+    t->queued_max = queued_max;
+    return t->sym;
 }

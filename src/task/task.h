@@ -207,6 +207,7 @@ typedef struct {
     uint64_t tasks[TASK_STATES]; /* counts of tasks in memory by state; delayed ones are queued */
     uint64_t submitted_total, idem_keys;
     int64_t device_ns_total;
+    uint64_t queued_max; /* volatile: of the configuration; 0: the limits' tenant_queued_max */
 } Tenant;
 
 typedef struct { /* what the cell knows of a model: it outlives the workers that told it */
@@ -359,8 +360,8 @@ Decision core_set_flag(const Core *c, Str kind /* "model_paused", "worker_cordon
 /* ---- reading ---- */
 Str core_sym(const Core *c, Sym s);
 Sym core_sym_find(const Core *c, Str s); /* 0 when unknown */
-Sym core_tenant_sym(Core *c,
-                    Str name); /* a configured tenant's symbol, made when it is new (volatile) */
+/* A tenant of the configuration, made when it is new (volatile); its symbol. */
+Sym core_tenant_configure(Core *c, Str name, uint64_t queued_max);
 Task *core_task(const Core *c, uint64_t no); /* NULL when not in memory */
 void core_task_id(const Core *c, const Task *t, TaskIdText *ret);
 /* By id text. CODE_OK, CODE_NOT_FOUND (never issued by this shard to this tenant, or malformed),

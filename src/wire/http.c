@@ -361,7 +361,7 @@ int http_decode(Str s, bool query, Buf *ret)
         if (c == 0) goto bad;
         buf_putc(ret, c);
     }
-    if (utf8_valid(ret->data + start, ret->len - start)) return 0;
+    if (ret->len == start || utf8_valid(ret->data + start, ret->len - start)) return 0;
 bad:
     ret->len = start;
     return ERR_INVALID;

@@ -108,9 +108,9 @@ Executor *worker_executor(Worker *w, uint32_t device)
 static uint64_t read_number(const char *path)
 {
     FILE *f = fopen(path, "re");
-    unsigned long long v = 0;
+    char line[64] = "";
     if (f == NULL) return 0;
-    if (fscanf(f, "%llu", &v) != 1) v = 0;
+    uint64_t v = fgets(line, sizeof line, f) != NULL ? strtoull(line, NULL, 10) : 0; /* "max": 0 */
     fclose(f);
     return v;
 }
@@ -123,8 +123,7 @@ static uint64_t free_memory(void)
     char line[128];
     FILE *f = fopen("/proc/meminfo", "re");
     while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        unsigned long long v;
-        if (sscanf(line, "MemAvailable: %llu kB", &v) == 1) kib = v;
+        if (strncmp(line, "MemAvailable:", 13) == 0) kib = strtoull(line + 13, NULL, 10);
     }
     if (f != NULL) fclose(f);
     uint64_t bytes = kib * 1024;
@@ -246,7 +245,7 @@ static void start_executors(Worker *w)
     w->threads = w->o->threads > 0 ? w->o->threads : MAX(processors / devices, 1U);
     w->first_device = w->o->device_index >= 0 ? (uint32_t)w->o->device_index : 0;
     w->executors_len = w->o->device_index >= 0 ? 1 : devices;
-    w->executors = mem_new(w->executors_len * sizeof *w->executors);
+    w->executors = mem_new(w->executors_len * sizeof(Executor *));
     for (size_t i = 0; i < w->executors_len; i++) {
         w->executors[i] = executor_start(&(ExecutorOptions){
             .device = {.index = w->first_device + (uint32_t)i,

@@ -1,5 +1,5 @@
 /* worker_fake.h: a server for one worker, in this process, that says and answers what a test
- * wants; the worker runs in a child process. A thread a connection, blocking sockets: short, not fast. */
+ * wants; the worker runs in a child process. A thread a connection, blocking sockets: short. */
 #ifndef TESTS_UNIT_WORKER_FAKE_H
 #define TESTS_UNIT_WORKER_FAKE_H
 

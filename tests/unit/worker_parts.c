@@ -31,13 +31,15 @@ static void test_lease(void **state)
     (void)state;
     Message m;
     assert_int_equal(
-        parse(
-            "{\"t\": \"lease\", \"device\": 3, \"model\": \"sdxl\", \"version\": \"3\", \"batch\": 77, \"tasks\": ["
-            "{\"id\": \"task_A\", \"token\": 9223372036854775807, \"attempt\": 2, \"input\": "
-            "{\"x\": 0.10000000000000000001, \"big\": 123456789012345678901234567890, \"e\": -1E+2, \"s\": \"\\u00e9\\n\"},"
-            "\"deadline_in_ms\": 28000, \"resume\": {\"unit\": 12, \"file\": \"file_R\"}, \"traceparent\": \"00-ab\"},"
-            "{\"id\": \"task_B\", \"token\": 5, \"input\": 17}]}",
-            &m),
+        parse("{\"t\": \"lease\", \"device\": 3, \"model\": \"sdxl\", \"version\": \"3\","
+              " \"batch\": 77, \"tasks\": ["
+              "{\"id\": \"task_A\", \"token\": 9223372036854775807, \"attempt\": 2, \"input\": "
+              "{\"x\": 0.10000000000000000001, \"big\": 123456789012345678901234567890,"
+              " \"e\": -1E+2, \"s\": \"\\u00e9\\n\"},"
+              "\"deadline_in_ms\": 28000, \"resume\": {\"unit\": 12, \"file\": \"file_R\"},"
+              " \"traceparent\": \"00-ab\"},"
+              "{\"id\": \"task_B\", \"token\": 5, \"input\": 17}]}",
+              &m),
         0);
     assert_int_equal(m.kind, MESSAGE_LEASE);
     assert_int_equal(m.lease->device, 3);
@@ -89,6 +91,7 @@ static void test_other_messages(void **state)
 static void test_bad_messages(void **state)
 {
     (void)state;
+#define HEAD "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":"
     static const char *const bad[] = {
         "",
         "x",
@@ -96,18 +99,17 @@ static void test_bad_messages(void **state)
         "{}",
         "{\"t\":1}",
         "{\"t\":\"lease\"}",
-        "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":[]}",
-        "{\"t\":\"lease\",\"model\":\"m\",\"version\":\"1\",\"tasks\":[{\"id\":\"a\",\"token\":1,\"input\":1}]}",
-        "{\"t\":\"lease\",\"device\":0,\"version\":\"1\",\"tasks\":[{\"id\":\"a\",\"token\":1,\"input\":1}]}",
-        "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":[{\"token\":1,\"input\":1}]}",
-        "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":[{\"id\":\"a\",\"input\":1}]}",
-        "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":[{\"id\":\"a\",\"token\":0,\"input\":1}]}",
-        "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":[{\"id\":\"a\",\"token\":-1,\"input\":1}]}",
-        "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":[{\"id\":\"a\",\"token\":1.5,\"input\":1}]}",
-        "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":[{\"id\":\"a\",\"token\":1}]}",
-        "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":[7]}",
-        "{\"t\":\"lease\",\"device\":0,\"model\":\"m\",\"version\":\"1\",\"tasks\":"
-        "[{\"id\":\"a\",\"token\":1,\"input\":1,\"resume\":{}}]}",
+        HEAD "[]}",
+        "{\"t\":\"lease\",\"model\":\"m\",\"version\":\"1\",\"tasks\":[{}]}",
+        "{\"t\":\"lease\",\"device\":0,\"version\":\"1\",\"tasks\":[{}]}",
+        HEAD "[{\"token\":1,\"input\":1}]}",
+        HEAD "[{\"id\":\"a\",\"input\":1}]}",
+        HEAD "[{\"id\":\"a\",\"token\":0,\"input\":1}]}",
+        HEAD "[{\"id\":\"a\",\"token\":-1,\"input\":1}]}",
+        HEAD "[{\"id\":\"a\",\"token\":1.5,\"input\":1}]}",
+        HEAD "[{\"id\":\"a\",\"token\":1}]}",
+        HEAD "[7]}",
+        HEAD "[{\"id\":\"a\",\"token\":1,\"input\":1,\"resume\":{}}]}",
         "{\"t\":\"cancel\"}",
         "{\"t\":\"load\"}",
         "{\"t\":\"ping\"}",

@@ -115,10 +115,10 @@ static void test_cancel(void **state)
     fake_expect(f, "{\"t\":\"released\",\"id\":\"task_T1\",\"token\":1,\"device_ns\":");
     fake_expect(f, "{\"t\":\"released\",\"id\":\"task_T2\",\"token\":2");
     /* A deadline does the same. */
-    fake_sayz(
-        f,
-        "{\"t\":\"lease\",\"device\":0,\"model\":\"echo\",\"version\":\"1\",\"batch\":1,\"tasks\":[{\"id\":"
-        "\"task_D\",\"token\":9,\"attempt\":1,\"input\":{\"sleep_ms\":60000},\"deadline_in_ms\":200}]}");
+    fake_sayz(f, "{\"t\":\"lease\",\"device\":0,\"model\":\"echo\",\"version\":\"1\",\"batch\":1,"
+                 "\"tasks\":[{\"id\":"
+                 "\"task_D\",\"token\":9,\"attempt\":1,\"input\":{\"sleep_ms\":60000},"
+                 "\"deadline_in_ms\":200}]}");
     fake_expect(f, "{\"t\":\"released\",\"id\":\"task_D\"");
     /* And a token that does not count any more. */
     lease(f, "echo", 11, 1, "{\"sleep_ms\":60000}");
@@ -135,10 +135,9 @@ static void test_leased_again(void **state)
     lease(f, "echo", 1, 1, "{\"sleep_ms\":60000}");
     fake_expect(f, "{\"t\":\"started\",\"id\":\"task_T1\"");
     lease(f, "echo", 1, 1, "{\"sleep_ms\":60000}"); /* said twice: nothing */
-    fake_sayz(
-        f,
-        "{\"t\":\"lease\",\"device\":0,\"model\":\"echo\",\"version\":\"1\",\"batch\":2,\"tasks\":[{\"id\":"
-        "\"task_T1\",\"token\":40,\"attempt\":2,\"input\":{\"again\":true}}]}");
+    fake_sayz(f, "{\"t\":\"lease\",\"device\":0,\"model\":\"echo\",\"version\":\"1\",\"batch\":2,"
+                 "\"tasks\":[{\"id\":"
+                 "\"task_T1\",\"token\":40,\"attempt\":2,\"input\":{\"again\":true}}]}");
     fake_expect(f, "{\"t\":\"result\",\"id\":\"task_T1\",\"token\":40,");
     drain(f);
     assert_false(fake_saw(f, &f->reports, "\"released\""));
@@ -193,9 +192,8 @@ static void test_files(void **state)
                          "/v1/files?task=task_T1&token=1&name=output.json 100011\n"
                          "{\"text\":\"yyy"));
     lease(f, "echo", 2, 1, "{\"$file\":\"file_../../etc\"}");
-    fake_expect(
-        f,
-        "\"token\":2,\"code\":\"bad_input\",\"message\":\"'file_../../etc' is not the id of a file");
+    fake_expect(f, "\"token\":2,\"code\":\"bad_input\","
+                   "\"message\":\"'file_../../etc' is not the id of a file");
     drain(f);
     fake_stop(f);
 }
@@ -253,9 +251,8 @@ static void test_invalid_result(void **state)
     Fake *f = fake_start();
     FAKE_SET(f, answer, "invalid");
     lease(f, "echo", 1, 1, "{}");
-    fake_expect(
-        f,
-        "\"token\":1,\"code\":\"bad_output\",\"message\":\"the server refuses the model's output: as the test");
+    fake_expect(f, "\"token\":1,\"code\":\"bad_output\","
+                   "\"message\":\"the server refuses the model's output: as the test");
     fake_expect(f, "{\"t\":\"released\",\"id\":\"task_T1\""); /* the error was refused too */
     FAKE_SET(f, answer, NULL);
     drain(f);
@@ -267,9 +264,8 @@ static void test_load_and_unload(void **state)
     (void)state;
     Fake *f = fake_start();
     fake_sayz(f, "{\"t\":\"load\",\"device\":0,\"model\":\"echo\",\"version\":\"1\"}");
-    fake_expect(
-        f,
-        "{\"t\":\"telemetry\",\"device\":0,\"model\":\"echo\",\"version\":\"1\",\"event\":\"loaded\"");
+    fake_expect(f, "{\"t\":\"telemetry\",\"device\":0,\"model\":\"echo\",\"version\":\"1\","
+                   "\"event\":\"loaded\"");
     fake_sayz(f, "{\"t\":\"unload\",\"device\":0,\"model\":\"echo\",\"version\":\"1\"}");
     fake_expect(f, "\"event\":\"unloaded\"");
     fake_sayz(f, "{\"t\":\"load\",\"device\":9,\"model\":\"echo\",\"version\":\"1\"}");

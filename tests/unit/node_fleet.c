@@ -1,0 +1,536 @@
+/* node_fleet.c: workers, their leases and their ends, through a whole shard on a disk in memory.
+ * The workers are played by hand. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "mem_disk.h"
+#include "node/shard.h"
+
+#define MS(n)  ((int64_t)(n)*NS_PER_MS)
+#define SEC(n) ((int64_t)(n)*NS_PER_S)
+
+typedef struct {
+    Clock clock;
+    int64_t now_ns;
+    MemDisk *disk;
+    Shard *shard;
+    Fleet *fleet;
+    Core *core;
+    uint64_t lives;
+    uint32_t max_batch; /* of the model */
+    Buf lines;          /* said to workers since the last look */
+    size_t kicks, kills;
+} Rig;
+
+/* ---- the world around the shard ---- */
+
+static int64_t clock_now(Clock *c)
+{
+    return CONTAINER_OF(c, Rig, clock)->now_ns;
+}
+
+static void on_changed(void *ctx, Task *t, const TaskEvent *e)
+{
+    (void)ctx;
+    (void)t;
+    (void)e;
+}
+
+static void on_task(void *ctx, Task *t)
+{
+    (void)ctx;
+    (void)t;
+}
+
+static void on_file(void *ctx, const File *f)
+{
+    (void)ctx;
+    (void)f;
+}
+
+static void on_line(void *ctx, Str worker_id, Str line, uint64_t hold_seq)
+{
+    Rig *r = ctx;
+    assert_true(fleet_known(r->fleet, worker_id));
+    assert_true(hold_seq <= shard_last_seq(r->shard));
+    buf_put_str(&r->lines, line);
+}
+
+static void on_kick(void *ctx, Str worker_id)
+{
+    (void)worker_id;
+    ((Rig *)ctx)->kicks++;
+}
+
+static void on_kill(void *ctx, Str worker_name, int64_t pid)
+{
+    (void)worker_name;
+    assert_int_equal(pid, 77);
+    ((Rig *)ctx)->kills++;
+}
+
+static void commit(Rig *r)
+{
+    uint64_t seq;
+    (void)shard_take_dirty(r->shard);
+    assert_int_equal(log_commit(shard_log(r->shard), &seq), 0);
+    shard_durable(r->shard, seq);
+}
+
+/* One turn of the server's loop, ns later. */
+static void turn(Rig *r, int64_t ns)
+{
+    r->now_ns += ns;
+    (void)shard_step(r->shard);
+    commit(r);
+}
+
+static void start(Rig *r)
+{
+    ShardOptions o = {.ping_s = 5, .seed = ++r->lives, .address = "test"};
+    core_limits_default(&o.limits);
+    ShardOut out = {r, on_changed, on_task, on_task, on_file, on_line, on_kick, on_kill};
+    Buf why = {0};
+    assert_int_equal(shard_open(&r->disk->base, &r->clock, &o, &out, &r->shard, &why), 0);
+    assert_int_equal(shard_claim(r->shard, &why), 0);
+    commit(r);
+    shard_lead(r->shard);
+    r->fleet = shard_fleet(r->shard);
+    r->core = shard_core(r->shard);
+    buf_done(&why);
+}
+
+/* The power fails: what was not synced is gone. */
+static void restart(Rig *r)
+{
+    shard_free(r->shard);
+    mem_disk_crash(r->disk, CRASH_DROP);
+    start(r);
+}
+
+static int setup(void **state)
+{
+    Rig *r = mem_new(sizeof *r);
+    r->clock = (Clock){clock_now, clock_now};
+    r->now_ns = SEC(1795000000);
+    r->disk = mem_disk_new(5);
+    r->max_batch = 8;
+    start(r);
+    *state = r;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    Rig *r = *state;
+    shard_free(r->shard);
+    disk_free(&r->disk->base);
+    buf_done(&r->lines);
+    mem_free(r);
+    return 0;
+}
+
+/* ---- short words ---- */
+
+typedef struct {
+    char id[40];
+    Buf stale;
+} Hand;
+
+/* A worker registers and opens its stream. former: its id of before, or NULL. */
+static Hand hello(Rig *r, const char *name, const char *former, const WorkerHeld *held, size_t n)
+{
+    Hand h = {0};
+    Buf refused = {0};
+    WorkerDevice device = {.index = 0, .kind = STR("cpu"), .threads = 1};
+    WorkerModel model = {
+        .name = STR("echo"), .version = STR("1"), .engine = STR("echo"), .max_batch = r->max_batch};
+    WorkerHello w = {.name = str_from(name),
+                     .former_id = former ? str_from(former) : STR(""),
+                     .pid = 77,
+                     .devices = &device,
+                     .devices_len = 1,
+                     .models = &model,
+                     .models_len = 1,
+                     .running = held,
+                     .running_len = n};
+    assert_int_equal(fleet_hello(r->fleet, &w, h.id, &refused, &h.stale).code, CODE_OK);
+    assert_int_equal(refused.len, 0);
+    fleet_stream(r->fleet, str_from(h.id), true);
+    turn(r, 0);
+    return h;
+}
+
+static uint64_t submit(Rig *r)
+{
+    SubmitSpec s = {.tenant = STR("t"),
+                    .model = STR("echo"),
+                    .version = STR("1"),
+                    .input = STR("{}"),
+                    .class = CLASS_STANDARD,
+                    .max_attempts = 3,
+                    .retention_s = 3600};
+    Decision d = shard_submit(r->shard, &s);
+    assert_int_equal(d.code, CODE_OK);
+    return d.task_no;
+}
+
+static const Task *task(const Rig *r, uint64_t no)
+{
+    const Task *t = core_task(r->core, no);
+    assert_non_null(t);
+    return t;
+}
+
+static WorkerHeld held(const Rig *r, uint64_t no)
+{
+    return (WorkerHeld){no, task(r, no)->token};
+}
+
+static ReportAnswer report(Rig *r, const Hand *h, WorkerReport w)
+{
+    Buf detail = {0};
+    ReportAnswer a = fleet_report(r->fleet, str_from(h->id), &w, &detail);
+    buf_done(&detail);
+    commit(r);
+    return a;
+}
+
+static ReportAnswer result(Rig *r, const Hand *h, WorkerHeld lease)
+{
+    return report(r, h,
+                  (WorkerReport){.kind = REPORT_RESULT,
+                                 .lease = lease,
+                                 .output = STR("{}"),
+                                 .usage = {MS(3), MS(4)}});
+}
+
+static ReportAnswer released(Rig *r, const Hand *h, WorkerHeld lease)
+{
+    return report(
+        r, h, (WorkerReport){.kind = REPORT_RELEASED, .lease = lease, .usage = {MS(2), MS(2)}});
+}
+
+static bool said(Rig *r, const char *what)
+{
+    bool found = r->lines.len && strstr(buf_z(&r->lines), what) != NULL;
+    buf_clear(&r->lines);
+    return found;
+}
+
+static size_t running(const Rig *r, const uint64_t *no, size_t n, uint64_t *ret_one)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (task(r, no[i])->state != TASK_RUNNING) continue;
+        *ret_one = no[i];
+        count++;
+    }
+    return count;
+}
+
+/* ---- crashes ---- */
+
+static int take_piece(void *ctx, Str piece)
+{
+    buf_put_str(ctx, piece);
+    return 0;
+}
+
+static void assert_solo_is_in_snapshots(const Rig *r, const uint64_t *no, size_t n)
+{
+    Buf stream = {0};
+    assert_int_equal(core_snapshot(r->core, take_piece, &stream), 0);
+    CoreLimits limits;
+    core_limits_default(&limits);
+    Core *copy = core_new(&limits, 1);
+    LogPoint covers = {.epoch = core_epoch(r->core)};
+    assert_int_equal(core_restore(copy, &covers, buf_str(&stream)), 0);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(core_task(copy, no[i])->solo, task(r, no[i])->solo);
+    assert_true(core_hash(copy) == core_hash(r->core));
+    core_free(copy);
+    buf_done(&stream);
+}
+
+/* Five tasks in one batch, one of them is poison. It pays, the others do not. */
+static void crash_of_a_batch(void **state)
+{
+    Rig *r = *state;
+    enum { N = 5, POISON = 2 };
+    uint64_t no[N], one = 0;
+    for (int i = 0; i < N; i++) no[i] = submit(r);
+    Hand h = hello(r, "local-0", NULL, NULL, 0);
+    assert_int_equal(running(r, no, N, &one), N);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(task(r, no[i])->batch, task(r, no[0])->batch);
+        assert_int_equal(task(r, no[i])->batch_size, N);
+        assert_false(task(r, no[i])->solo);
+    }
+
+    fleet_process_ended(r->fleet, STR("local-0"), true, false);
+    commit(r);
+    assert_int_equal(r->kicks, 1);
+    assert_false(fleet_known(r->fleet, str_from(h.id)));
+    assert_int_equal(fleet_running(r->fleet), 0);
+    restart(r); /* it is on record */
+    for (int i = 0; i < N; i++) {
+        const Task *t = task(r, no[i]);
+        assert_int_equal(t->state, TASK_QUEUED);
+        assert_int_equal(t->fail, FAIL_MODEL_CRASHED);
+        assert_int_equal(t->burned, 0);
+        assert_int_equal(t->platform_losses, 1);
+        assert_true(t->solo);
+    }
+    uint64_t fresh = submit(r);
+    assert_solo_is_in_snapshots(r, no, N);
+    assert_false(task(r, fresh)->solo);
+
+    h = hello(r, "local-0", NULL, NULL, 0);
+    assert_int_equal(result(r, &h, held(r, fresh)), REPORT_ACCEPTED); /* the others' delay runs */
+    int crashes = 0, turns = 0, runs[N] = {0};
+    for (; core_count(r->core, TASK_QUEUED) + core_count(r->core, TASK_RUNNING) > 0; turns++) {
+        assert_true(turns < 1000);
+        turn(r, MS(100));
+        size_t n = running(r, no, N, &one);
+        assert_true(n <= 1); /* each alone */
+        if (n == 0) continue;
+        const Task *t = task(r, one);
+        assert_int_equal(t->batch_size, 1);
+        for (int i = 0; i < N; i++) runs[i] += no[i] == one;
+        if (one != no[POISON]) {
+            assert_int_equal(result(r, &h, held(r, one)), REPORT_ACCEPTED);
+            continue;
+        }
+        assert_int_equal(t->attempt, ++crashes);
+        fleet_process_ended(r->fleet, STR("local-0"), true, false);
+        commit(r);
+        assert_int_equal(task(r, one)->burned, crashes);
+        h = hello(r, "local-0", NULL, NULL, 0);
+    }
+    assert_int_equal(crashes, 3);
+    for (int i = 0; i < N; i++) {
+        const Task *t = task(r, no[i]);
+        assert_int_equal(t->state, i == POISON ? TASK_FAILED : TASK_SUCCEEDED);
+        assert_int_equal(t->fail, i == POISON ? FAIL_MODEL_CRASHED : FAIL_NONE);
+        assert_int_equal(t->burned, i == POISON ? 3 : 0);
+        assert_int_equal(runs[i], i == POISON ? 3 : 1);
+        assert_int_equal(t->platform_losses, 1);
+    }
+}
+
+/* What ran alone pays, but not in a crash loop, and not for an end that is no crash. A canceled
+ * task that still holds its slot was there too. */
+static void who_pays(void **state)
+{
+    Rig *r = *state;
+    struct {
+        bool crashed, loop, canceled_too;
+        int burned, losses;
+        bool solo;
+    } cases[] = {
+        {true, false, false, 1, 0, true},
+        {true, true, false, 0, 1, true},
+        {false, false, false, 0, 0, false},
+        {true, false, true, 0, 1, true},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        uint64_t no = submit(r), other = cases[i].canceled_too ? submit(r) : 0;
+        Hand h = hello(r, "local-0", NULL, NULL, 0);
+        const Task *t = task(r, no);
+        assert_int_equal(t->state, TASK_RUNNING);
+        if (other) assert_int_equal(shard_cancel(r->shard, other).code, CODE_OK);
+        fleet_process_ended(r->fleet, STR("local-0"), cases[i].crashed, cases[i].loop);
+        commit(r);
+        assert_false(fleet_known(r->fleet, str_from(h.id)));
+        assert_int_equal(t->state, TASK_QUEUED);
+        assert_int_equal(t->burned, cases[i].burned);
+        assert_int_equal(t->platform_losses, cases[i].losses);
+        assert_int_equal(t->solo, cases[i].solo);
+        if (other) {
+            assert_int_equal(task(r, other)->state, TASK_CANCELED);
+            assert_int_equal(task(r, other)->token, 0);
+        }
+        assert_int_equal(shard_cancel(r->shard, no).code, CODE_OK);
+        commit(r);
+    }
+    fleet_process_ended(r->fleet, STR("nobody"), true, false);
+    assert_int_equal(r->kicks, ARRAY_LEN(cases));
+}
+
+/* ---- coming back ---- */
+
+static void same_process_comes_back(void **state)
+{
+    Rig *r = *state;
+    uint64_t no[3];
+    for (int i = 0; i < 3; i++) no[i] = submit(r);
+    Hand first = hello(r, "w", NULL, NULL, 0);
+    fleet_stream(r->fleet, str_from(first.id), false);
+    turn(r, SEC(20));
+    WorkerHeld has[] = {held(r, no[0]), held(r, no[1]), {no[0], 999999}, {0, 4}};
+    Hand h = hello(r, "w", first.id, has, ARRAY_LEN(has));
+    assert_string_equal(h.id, first.id);
+    assert_string_equal(buf_z(&h.stale), "999999,4");
+    buf_done(&h.stale);
+    assert_int_equal(task(r, no[2])->state, TASK_QUEUED); /* it never got it */
+    assert_int_equal(task(r, no[2])->fail, FAIL_WORKER_LOST);
+    assert_int_equal(task(r, no[2])->burned, 0);
+    assert_false(task(r, no[2])->solo);
+    turn(r, SEC(20)); /* longer than a lease since it was given: the hello counted */
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(task(r, no[i])->state, TASK_RUNNING);
+        assert_int_equal(task(r, no[i])->token, has[i].token);
+    }
+    assert_int_equal(task(r, no[2])->state, TASK_QUEUED); /* the device is busy */
+    assert_int_equal(result(r, &h, has[0]), REPORT_ACCEPTED);
+    turn(r, MS(1));
+    assert_int_equal(task(r, no[2])->state, TASK_QUEUED);
+    assert_int_equal(result(r, &h, has[1]), REPORT_ACCEPTED);
+    turn(r, MS(1));
+    assert_int_equal(task(r, no[2])->state, TASK_RUNNING);
+
+    /* And over a restart of the server. */
+    WorkerHeld has_2 = held(r, no[2]);
+    restart(r);
+    uint64_t next = submit(r);
+    h = hello(r, "w", first.id, &has_2, 1);
+    assert_string_equal(h.id, first.id);
+    assert_int_equal(h.stale.len, 0);
+    assert_int_equal(task(r, next)->state, TASK_QUEUED);
+    assert_int_equal(task(r, no[2])->token, has_2.token);
+    assert_int_equal(result(r, &h, has_2), REPORT_ACCEPTED);
+    turn(r, MS(1));
+    assert_int_equal(task(r, no[2])->state, TASK_SUCCEEDED);
+    assert_int_equal(task(r, next)->state, TASK_RUNNING);
+}
+
+static void new_process_ends_the_orphans(void **state)
+{
+    Rig *r = *state;
+    r->max_batch = 1;
+    uint64_t a = submit(r), b = submit(r), canceled = submit(r);
+    Hand wa = hello(r, "a", NULL, NULL, 0), wb = hello(r, "b", NULL, NULL, 0);
+    (void)hello(r, "c", NULL, NULL, 0);
+    assert_int_equal(shard_cancel(r->shard, canceled).code, CODE_OK);
+    commit(r);
+    WorkerHeld old_a = held(r, a), old_b = held(r, b);
+    assert_true(old_a.token && old_b.token && held(r, canceled).token);
+    restart(r);
+    turn(r, MS(1));
+    assert_int_equal(task(r, a)->state, TASK_RUNNING); /* nobody has said anything yet */
+    (void)hello(r, "a", NULL, NULL, 0);
+    assert_int_equal(task(r, a)->state, TASK_QUEUED);
+    assert_int_equal(task(r, a)->fail, FAIL_WORKER_LOST);
+    assert_int_equal(task(r, a)->burned, 0);
+    assert_int_equal(task(r, a)->platform_losses, 1);
+    assert_false(task(r, a)->solo);
+    assert_int_equal(task(r, b)->token, old_b.token); /* not a's */
+    (void)hello(r, "c", NULL, NULL, 0);
+    assert_int_equal(held(r, canceled).token, 0); /* its slot is charged and done with */
+    turn(r, SEC(2));
+    assert_int_equal(task(r, a)->state, TASK_RUNNING);
+    assert_true(task(r, a)->token != old_a.token);
+    turn(r, SEC(29)); /* b never comes back */
+    assert_int_equal(task(r, b)->state, TASK_QUEUED);
+    assert_int_equal(task(r, b)->fail, FAIL_WORKER_LOST);
+    assert_false(fleet_known(r->fleet, str_from(wa.id)) || fleet_known(r->fleet, str_from(wb.id)));
+}
+
+/* ---- reports ---- */
+
+static void canceled_task_frees_its_slot(void **state)
+{
+    Rig *r = *state;
+    r->max_batch = 1;
+    uint64_t a = submit(r), b = submit(r);
+    Hand h = hello(r, "w", NULL, NULL, 0);
+    WorkerHeld lease = held(r, a);
+    assert_true(said(r, "\"t\":\"lease\""));
+    assert_int_equal(shard_cancel(r->shard, a).code, CODE_OK);
+    turn(r, MS(1));
+    assert_true(said(r, "\"t\":\"cancel\""));
+    assert_int_equal(task(r, a)->state, TASK_CANCELED);
+    assert_int_equal(task(r, a)->token, lease.token);
+    assert_int_equal(task(r, b)->state, TASK_QUEUED); /* the slot is held */
+    assert_int_equal(fleet_running(r->fleet), 1);
+    assert_int_equal(released(r, &h, lease), REPORT_FENCED);
+    assert_int_equal(task(r, a)->token, 0);
+    assert_int_equal(task(r, a)->device_ns, MS(2));
+    turn(r, MS(1));
+    assert_int_equal(task(r, b)->state, TASK_RUNNING);
+    assert_int_equal(released(r, &h, lease), REPORT_DUPLICATE);
+    assert_int_equal(task(r, a)->device_ns, MS(2)); /* charged once */
+
+    /* A worker that does not let go is ended. */
+    lease = held(r, b);
+    assert_int_equal(shard_cancel(r->shard, b).code, CODE_OK);
+    for (int i = 0; i < 14; i++) turn(r, SEC(1));
+    assert_int_equal(r->kills, 0);
+    for (int i = 0; i < 2; i++) turn(r, SEC(1));
+    assert_int_equal(r->kills, 1);
+    fleet_process_ended(r->fleet, STR("w"), true, false);
+    assert_int_equal(task(r, b)->state, TASK_CANCELED);
+    assert_int_equal(task(r, b)->token, 0);
+}
+
+static void tokens_fence(void **state)
+{
+    Rig *r = *state;
+    uint64_t a = submit(r);
+    Hand h = hello(r, "w", NULL, NULL, 0);
+    WorkerHeld first = held(r, a);
+    assert_int_equal(released(r, &h, first), REPORT_ACCEPTED); /* a drain: burns nothing */
+    turn(r, MS(1));
+    WorkerHeld second = held(r, a);
+    assert_true(second.token > first.token);
+    assert_int_equal(task(r, a)->attempt, 1);
+    assert_int_equal(released(r, &h, second), REPORT_ACCEPTED);
+    turn(r, MS(1));
+    WorkerHeld third = held(r, a), never = {a, third.token + 7}, nobody = {a + 7, third.token};
+    assert_int_equal(result(r, &h, first), REPORT_FENCED);
+    assert_int_equal(result(r, &h, never), REPORT_FENCED);
+    assert_int_equal(result(r, &h, nobody), REPORT_FENCED);
+    assert_int_equal(result(r, &h, (WorkerHeld){a, 0}), REPORT_FENCED);
+    WorkerReport progress = {.kind = REPORT_PROGRESS, .lease = second, .step = 1, .steps = 2};
+    assert_int_equal(report(r, &h, progress), REPORT_FENCED);
+    assert_int_equal(task(r, a)->state, TASK_RUNNING);
+    assert_int_equal(task(r, a)->token, third.token);
+    assert_int_equal(task(r, a)->device_ns, 2 * MS(2));
+    progress.lease = third;
+    assert_int_equal(report(r, &h, progress), REPORT_ACCEPTED);
+    assert_int_equal(task(r, a)->step, 1);
+
+    assert_int_equal(result(r, &h, third), REPORT_ACCEPTED);
+    assert_int_equal(task(r, a)->state, TASK_SUCCEEDED);
+    uint64_t seq = task(r, a)->last_seq;
+    assert_int_equal(result(r, &h, third), REPORT_DUPLICATE);
+    WorkerReport error = {
+        .kind = REPORT_ERROR, .lease = third, .fail = FAIL_MODEL_ERROR, .text = STR("late")};
+    assert_int_equal(report(r, &h, error), REPORT_DUPLICATE); /* the first word counts */
+    restart(r);
+    h = hello(r, "w", h.id, NULL, 0);
+    assert_int_equal(result(r, &h, third), REPORT_DUPLICATE);
+    assert_int_equal(task(r, a)->state, TASK_SUCCEEDED);
+    assert_int_equal(task(r, a)->last_seq, seq);
+    assert_int_equal(task(r, a)->device_ns, 2 * MS(2) + MS(3));
+    strcpy(h.id, "worker_nobody");
+    assert_int_equal(result(r, &h, third), REPORT_INVALID);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    say_level = SAY_ERROR;
+    const struct CMUnitTest tests[] = {
+        TEST(crash_of_a_batch),             TEST(who_pays),
+        TEST(same_process_comes_back),      TEST(new_process_ends_the_orphans),
+        TEST(canceled_task_frees_its_slot), TEST(tokens_fence),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
