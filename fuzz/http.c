@@ -23,7 +23,8 @@ static Seen run(const uint8_t *data, size_t size, size_t piece)
         for (;;) {
             HttpStep step = http_step(&p, &in);
             if (step == HTTP_HEAD_OK) {
-                CHECK(p.req.host.n && p.req.fields_len <= HTTP_FIELDS_MAX && p.head.len <= HTTP_HEAD_MAX);
+                CHECK(p.req.host.n && p.req.fields_len <= HTTP_FIELDS_MAX &&
+                      p.head.len <= HTTP_HEAD_MAX);
                 CHECK(!(p.req.chunked && p.req.has_length));
                 p.body_max = 1000;
                 mix(&seen, p.req.target);
@@ -52,7 +53,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     Seen whole = run(data, size, size ? size : 1);
     for (size_t piece = 1; piece <= 7; piece += 3) {
         Seen cut = run(data, size, piece);
-        CHECK(cut.requests == whole.requests && cut.status == whole.status && (cut.status || cut.hash == whole.hash));
+        CHECK(cut.requests == whole.requests && cut.status == whole.status &&
+              (cut.status || cut.hash == whole.hash));
     }
     /* The small parts, on the same bytes. */
     Buf b = {0};

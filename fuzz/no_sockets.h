@@ -124,9 +124,15 @@ static void bare_fresh(void)
     core_observe(bare.core, &o, NS_PER_S);
     core_claim(bare.core, 1, 7, STR("bare"), (const uint8_t *)"0123456789abcdef", &bare.b);
     bare_commit((Decision){.code = CODE_OK});
-    CHECK(bare_commit(core_put_model(bare.core, STR("echo"), STR("1"), &digest, STR("{}"), &bare.b)).code == CODE_OK);
-    SubmitSpec s = {.tenant = STR("default"), .model = STR("echo"), .version = STR("1"), .input = STR("1"),
-                    .class = CLASS_STANDARD, .max_attempts = 3, .retention_s = 60};
+    CHECK(bare_commit(core_put_model(bare.core, STR("echo"), STR("1"), &digest, STR("{}"), &bare.b))
+              .code == CODE_OK);
+    SubmitSpec s = {.tenant = STR("default"),
+                    .model = STR("echo"),
+                    .version = STR("1"),
+                    .input = STR("1"),
+                    .class = CLASS_STANDARD,
+                    .max_attempts = 3,
+                    .retention_s = 60};
     Decision d = p_submit(NULL, &s);
     LeaseSpec l = {.no = d.task_no, .worker = STR("w"), .batch = 1, .batch_size = 1};
     CHECK(bare_commit(core_lease(bare.core, &l, NS_PER_S, &bare.b)).code == CODE_OK);
@@ -143,13 +149,21 @@ static void bare_call(const char *path, const uint8_t *body, size_t n)
         g->loop = &bare.loop;
         gateway_options_default(&g->o);
         g->keyless = true;
-        g->p = (GatewayPorts){.core = p_core, .now_ns = p_now, .accepting = p_accepting, .last_seq = p_seq, .durable_seq = p_seq,
-                              .submit = p_submit, .estimate = p_estimate, .worker_known = p_known, .worker_report = p_report};
+        g->p = (GatewayPorts){.core = p_core,
+                              .now_ns = p_now,
+                              .accepting = p_accepting,
+                              .last_seq = p_seq,
+                              .durable_seq = p_seq,
+                              .submit = p_submit,
+                              .estimate = p_estimate,
+                              .worker_known = p_known,
+                              .worker_report = p_report};
         exchange_start_gateway(g);
         CHECK(uv_timer_init(&bare.loop, &g->timer) == 0);
     }
     if (bare.runs++ % RUNS_A_CORE == 0) bare_fresh();
-    HttpRequest r = {.method = HTTP_M_POST, .path = str_from(path), .query = {"", 0}, .host = STR("localhost")};
+    HttpRequest r = {
+        .method = HTTP_M_POST, .path = str_from(path), .query = {"", 0}, .host = STR("localhost")};
     r.body = (Str){(const char *)body, n};
     Exchange *x = exchange_new(g);
     x->req = &r;
@@ -160,7 +174,8 @@ static void bare_call(const char *path, const uint8_t *body, size_t n)
     buf_clear(&g->text);
     buf_reserve(&g->text, 64 * KIB);
     for (size_t i = 0; i < routes_len; i++)
-        if (strcmp(routes[i].pattern, path) == 0 && routes[i].method == HTTP_M_POST) x->route = &routes[i];
+        if (strcmp(routes[i].pattern, path) == 0 && routes[i].method == HTTP_M_POST)
+            x->route = &routes[i];
     CHECK(x->route);
     x->route->handle(x);
     CHECK(x->ended && x->out.len > 12 && memcmp(x->out.data, "HTTP/1.1 ", 9) == 0);

@@ -12,7 +12,8 @@ static const GatewayKey *find_key(Gateway *g, Str text)
     const GatewayKey *found = NULL;
     for (size_t i = 0; i < g->keys_len; i++) {
         static const Sha256 none;
-        if (bytes_eq_const_time(&g->keys[i].sha256, &none, sizeof none)) continue; /* no worker key set */
+        if (bytes_eq_const_time(&g->keys[i].sha256, &none, sizeof none))
+            continue; /* no worker key set */
         if (bytes_eq_const_time(&g->keys[i].sha256, &d, sizeof d) && !found) found = &g->keys[i];
     }
     return found;
@@ -55,20 +56,24 @@ bool auth_check(Exchange *x)
             x->scopes = SCOPE_SUBMIT | SCOPE_READ | SCOPE_OPERATE | SCOPE_ADMIN;
             return true;
         }
-        problem_say(x, 401, CODE_UNAUTHORIZED, NULL, "send a key: Authorization: Bearer %s",
-                    r->flags & ROUTE_WORKER ? "KEY, where KEY is the worker key (serve writes its own to DATA/worker.key)"
-                                            : "hr_live_…");
+        problem_say(
+            x, 401, CODE_UNAUTHORIZED, NULL, "send a key: Authorization: Bearer %s",
+            r->flags & ROUTE_WORKER
+                ? "KEY, where KEY is the worker key (serve writes its own to DATA/worker.key)"
+                : "hr_live_…");
         return false;
     }
     Str text = http_bearer(header);
     if (!text.n) {
-        problem_say(x, 401, CODE_UNAUTHORIZED, NULL, "the header Authorization must be: Bearer KEY");
+        problem_say(x, 401, CODE_UNAUTHORIZED, NULL,
+                    "the header Authorization must be: Bearer KEY");
         return false;
     }
     const GatewayKey *k = known_key(x, text);
     if (!k) {
         problem_say(x, 401, CODE_UNAUTHORIZED, NULL, "the key is not known%s",
-                    g->keyless ? "; this server has no API keys: leave the header Authorization out" : "");
+                    g->keyless ? "; this server has no API keys: leave the header Authorization out"
+                               : "");
         return false;
     }
     if (k->expires_ns && now_of(g) >= k->expires_ns) {
@@ -105,7 +110,8 @@ static Bucket *bucket_of(Gateway *g, Str tenant)
         Bucket *b = CONTAINER_OF(n, Bucket, node);
         if (str_eqz(tenant, b->tenant)) return b;
     }
-    Bucket *b = mem_new(sizeof *b); /* tenants come from keys: there are as many as somebody configured */
+    Bucket *b = mem_new(
+        sizeof *b); /* tenants come from keys: there are as many as somebody configured */
     memcpy(b->tenant, tenant.p, MIN(tenant.n, sizeof b->tenant - 1));
     b->tokens = MAX(g->o.tenant_rate, 1.0);
     b->at_ns = now_of(g);
@@ -127,8 +133,10 @@ bool auth_rate(Exchange *x, Str tenant, bool headers, uint32_t *ret_retry_ms)
     if (fine) b->tokens -= 1;
     double wait_s = fine ? 0 : (1 - b->tokens) / rate;
     if (headers) {
-        exchange_header(x, "RateLimit-Policy", "\"tenant\";q=%.0f;w=%d", most, rate >= 1 ? 1 : (int)(1 / rate + 0.999));
-        exchange_header(x, "RateLimit", "\"tenant\";r=%d;t=%d", (int)b->tokens, (int)(wait_s + 0.999));
+        exchange_header(x, "RateLimit-Policy", "\"tenant\";q=%.0f;w=%d", most,
+                        rate >= 1 ? 1 : (int)(1 / rate + 0.999));
+        exchange_header(x, "RateLimit", "\"tenant\";r=%d;t=%d", (int)b->tokens,
+                        (int)(wait_s + 0.999));
     }
     *ret_retry_ms = (uint32_t)(wait_s * 1000) + 1;
     return fine;

@@ -6,15 +6,16 @@
 #include <string.h>
 
 #define LINES_MAX 10000
-#define AHEAD_MAX (16 * MIB) /* bytes of lines that wait for a large one to be stored; then reading stops */
+#define AHEAD_MAX                                                                                  \
+    (16 * MIB) /* bytes of lines that wait for a large one to be stored; then reading stops */
 
 typedef struct {
     Exchange *x;
-    Buf in;              /* bytes of lines not yet handled */
-    size_t at;           /* handled up to here */
+    Buf in;    /* bytes of lines not yet handled */
+    size_t at; /* handled up to here */
     uint32_t lines;
-    bool over;           /* the body has ended, or no more of it counts */
-    BigInput *big;       /* a line that is being stored */
+    bool over;     /* the body has ended, or no more of it counts */
+    BigInput *big; /* a line that is being stored */
 } Batch;
 
 static void pump(Batch *b);
@@ -34,13 +35,15 @@ static void put_task(Batch *b, Task *t, bool repeat)
 {
     Gateway *g = b->x->g;
     if (!t) {
-        Problem p = problem_of(410, CODE_GONE, NULL, "this line was accepted before; its task has ended and left memory");
+        Problem p = problem_of(410, CODE_GONE, NULL,
+                               "this line was accepted before; its task has ended and left memory");
         put_refusal(b, &p);
         return;
     }
     Buf *out = &g->lines;
     buf_clear(out);
-    buf_puts(out, repeat ? "{\"status\":202,\"replayed\":true,\"task\":" : "{\"status\":202,\"task\":");
+    buf_puts(out,
+             repeat ? "{\"status\":202,\"replayed\":true,\"task\":" : "{\"status\":202,\"task\":");
     render_task(g, t, false, false, out);
     buf_put(out, "}\n", 2);
     exchange_put(b->x, buf_str(out), t->last_seq);
@@ -55,8 +58,10 @@ static void big_stored(BigInput *big)
     bool fine = submit_big_decide(big, &t, &repeat, &p);
     b->big = NULL;
     submit_big_free(big);
-    if (fine) put_task(b, t, repeat);
-    else put_refusal(b, &p);
+    if (fine)
+        put_task(b, t, repeat);
+    else
+        put_refusal(b, &p);
     pump(b);
 }
 
@@ -74,11 +79,14 @@ static void one_line(Batch *b, Str line)
     if (d.code != CODE_OK) {
         p = problem_of_decision(&d);
     } else if (!auth_rate(x, x->tenant, false, &retry_ms)) {
-        p = problem_of(429, CODE_RATE_LIMITED, NULL, "the tenant may submit %g tasks a second; send this line again in %u ms",
+        p = problem_of(429, CODE_RATE_LIMITED, NULL,
+                       "the tenant may submit %g tasks a second; send this line again in %u ms",
                        g->o.tenant_rate, retry_ms);
     } else if (line.n > g->o.body_max) {
-        p = problem_of(413, CODE_TOO_LARGE, NULL, "the line is longer than %zu bytes", g->o.body_max);
-    } else if (submit_read(x, line, true, &s, &p) && submit_identity(x, (Str){NULL, 0}, line, &s, &p)) {
+        p = problem_of(413, CODE_TOO_LARGE, NULL, "the line is longer than %zu bytes",
+                       g->o.body_max);
+    } else if (submit_read(x, line, true, &s, &p) &&
+               submit_identity(x, (Str){NULL, 0}, line, &s, &p)) {
         if (s.input.n > TASK_INLINE_MAX) {
             b->big = mem_new(sizeof *b->big);
             b->big->done = big_stored;
@@ -98,7 +106,8 @@ static void one_line(Batch *b, Str line)
 
 static void too_many(Batch *b)
 {
-    Problem p = problem_of(413, CODE_TOO_LARGE, NULL, "a batch has at most %d lines; the rest was not read", LINES_MAX);
+    Problem p = problem_of(413, CODE_TOO_LARGE, NULL,
+                           "a batch has at most %d lines; the rest was not read", LINES_MAX);
     put_refusal(b, &p);
     b->over = true;
     b->at = b->in.len;
@@ -114,7 +123,8 @@ static void pump(Batch *b)
         const char *end = memchr(first, '\n', left);
         if (!end && !b->over && left <= x->g->o.body_max) break;
         if (!end && !b->over) { /* a line that never ends */
-            Problem p = problem_of(413, CODE_TOO_LARGE, NULL, "a line is longer than %zu bytes; the rest was not read",
+            Problem p = problem_of(413, CODE_TOO_LARGE, NULL,
+                                   "a line is longer than %zu bytes; the rest was not read",
                                    x->g->o.body_max);
             put_refusal(b, &p);
             b->over = true;
@@ -126,8 +136,10 @@ static void pump(Batch *b)
         b->at += line.n + (end != NULL);
         while (line.n && (line.p[line.n - 1] == '\r' || line.p[line.n - 1] == ' ')) line.n--;
         if (!line.n) continue;
-        if (b->lines++ == LINES_MAX) too_many(b);
-        else one_line(b, line);
+        if (b->lines++ == LINES_MAX)
+            too_many(b);
+        else
+            one_line(b, line);
     }
     if (b->at) {
         buf_drop(&b->in, b->at);
@@ -136,8 +148,10 @@ static void pump(Batch *b)
     bool paused = x->paused_in;
     x->paused_in = b->big && b->in.len > AHEAD_MAX;
     /* After either of these, x may be gone. */
-    if (b->over && !b->big && !b->in.len) exchange_end(x);
-    else if (paused && !x->paused_in) server_resume_body(x);
+    if (b->over && !b->big && !b->in.len)
+        exchange_end(x);
+    else if (paused && !x->paused_in)
+        server_resume_body(x);
 }
 
 static void take(Exchange *x, Str piece)

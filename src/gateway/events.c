@@ -6,8 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BEAT_MS 15000              /* below the usual 30 s of proxies */
-#define PROGRESS_UNSENT_MAX (256 * KIB) /* a reader this far behind misses progress, never transitions */
+#define BEAT_MS 15000 /* below the usual 30 s of proxies */
+#define PROGRESS_UNSENT_MAX                                                                        \
+    (256 * KIB) /* a reader this far behind misses progress, never transitions */
 
 static void put_event(Exchange *x, const char *id, const char *name, uint64_t seq)
 {
@@ -45,7 +46,8 @@ void events_progress(Exchange *x, Task *t)
     TaskIdText task;
     core_task_id(core_of(x->g), t, &task);
     buf_clear(b);
-    buf_printf(b, "{\"id\":\"%s\",\"step\":%u,\"steps\":%u,\"attempt\":%u}", task.z, t->step, t->steps, t->attempt);
+    buf_printf(b, "{\"id\":\"%s\",\"step\":%u,\"steps\":%u,\"attempt\":%u}", task.z, t->step,
+               t->steps, t->attempt);
     put_event(x, id, "progress", t->last_seq);
 }
 
@@ -61,7 +63,9 @@ static bool read_id(Str s, uint64_t *seq, uint32_t *n)
     const char *dot = s.n ? memchr(s.p, '.', s.n) : NULL;
     uint64_t part = 0;
     if (parse_u64((Str){s.p, dot ? (size_t)(dot - s.p) : s.n}, seq)) return false;
-    if (dot && (parse_u64((Str){dot + 1, s.n - (size_t)(dot + 1 - s.p)}, &part) || part > UINT32_MAX)) return false;
+    if (dot &&
+        (parse_u64((Str){dot + 1, s.n - (size_t)(dot + 1 - s.p)}, &part) || part > UINT32_MAX))
+        return false;
     *n = (uint32_t)part;
     return true;
 }
@@ -74,7 +78,8 @@ void events_get(Exchange *x)
     uint64_t after = 0;
     uint32_t after_n = 0;
     if (last.p && last.n && !read_id(last, &after, &after_n)) {
-        problem_say(x, 400, CODE_INVALID_REQUEST, "Last-Event-ID", "Last-Event-ID must be an id of this stream, such as 17 or 17.3");
+        problem_say(x, 400, CODE_INVALID_REQUEST, "Last-Event-ID",
+                    "Last-Event-ID must be an id of this stream, such as 17 or 17.3");
         return;
     }
     Task *t = query_task(x);
@@ -92,7 +97,10 @@ void events_get(Exchange *x)
     exchange_begin(x, 200, "text/event-stream", -1);
     if (x->head_only) return;
     exchange_put(x, STR("retry: 1000\n\n"), 0);
-    TaskEvent created = {.seq = t->created_seq, .time_ns = t->created_ns, .kind = EVENT_CREATED, .state = TASK_QUEUED};
+    TaskEvent created = {.seq = t->created_seq,
+                         .time_ns = t->created_ns,
+                         .kind = EVENT_CREATED,
+                         .state = TASK_QUEUED};
     events_push(x, t, &created);
     for (uint16_t i = 0; i < t->events_len && !x->ended; i++) {
         if (t->events[i].kind == EVENT_CREATED) continue;

@@ -89,8 +89,9 @@ static void put_common(Gateway *g, Buf *out)
         char date[64];
         CHECK(gmtime_r(&s, &tm));
         strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &tm);
-        g->common_len = (size_t)snprintf(g->common, sizeof g->common,
-                                         "Date: %s\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n", date);
+        g->common_len = (size_t)snprintf(
+            g->common, sizeof g->common,
+            "Date: %s\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n", date);
         g->common_until_ms = now + 1000 - (uint64_t)(now_of(g) % NS_PER_S / NS_PER_MS);
     }
     buf_put(out, g->common, g->common_len);
@@ -273,8 +274,7 @@ void gateway_durable(Gateway *g, uint64_t seq)
         g->held_len--;
         if (x->moved) x->moved(x);
     }
-    LIST_FOR(h, &g->held_texts, HeldText, link)
-    {
+    LIST_FOR (h, &g->held_texts, HeldText, link) {
         release_text(h->x, seq);
     }
     files_durable(g, seq);

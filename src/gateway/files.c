@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 #define PIECE (256 * KIB)
-#define ORPHAN_S 86400 /* a content without a record is a crash between the two: younger ones may be under way */
+#define ORPHAN_S                                                                                   \
+    86400 /* a content without a record is a crash between the two: younger ones may be under way */
 #define FILE_ID_LEN 31
 
 struct Gone {
@@ -185,7 +186,8 @@ bool files_is_leased(Gateway *g, const File *f)
     TableNode *n;
     while ((n = table_each(&g->leased, &at))) {
         const Task *t = core_task(core_of(g), CONTAINER_OF(n, Leased, node)->task_no);
-        if (t && t->state == TASK_RUNNING && (refers(t, f->no) || f->owner_task == t->no)) return true;
+        if (t && t->state == TASK_RUNNING && (refers(t, f->no) || f->owner_task == t->no))
+            return true;
     }
     return false;
 }
@@ -197,7 +199,7 @@ void files_done_gateway(Gateway *g)
     while ((n = table_each(&g->leased, &at))) mem_free(CONTAINER_OF(n, Leased, node));
     table_done(&g->leased);
     if (!g->gone_files.next) return;
-    LIST_FOR(gone, &g->gone_files, Gone, link) /* not durable: the next start finds them again */
+    LIST_FOR (gone, &g->gone_files, Gone, link) /* not durable: the next start finds them again */
     {
         list_del(&gone->link);
         mem_free(gone);
@@ -251,7 +253,8 @@ static const File *find_file(Exchange *x)
         if (f && query_get(x, "task", &id)) {
             const Task *t = core_task(c, query_task_no(g, id));
             if (!t || !query_get(x, "token", &token_text) || parse_u64(token_text, &token) ||
-                !g->p.lease_is_live(g->p.ctx, t->no, token) || !(refers(t, f->no) || f->owner_task == t->no))
+                !g->p.lease_is_live(g->p.ctx, t->no, token) ||
+                !(refers(t, f->no) || f->owner_task == t->no))
                 f = NULL;
         } else if (f && !files_is_leased(g, f)) {
             f = NULL;
@@ -260,8 +263,9 @@ static const File *find_file(Exchange *x)
         f = core_file_find(c, x->params[0], auth_view(x));
     }
     exchange_hold(x, g->p.last_seq(g->p.ctx));
-    if (!f) problem_say(x, 404, CODE_NOT_FOUND, NULL, "there is no file \"%.*s\"", (int)MIN(x->params[0].n, (size_t)60),
-                        x->params[0].p);
+    if (!f)
+        problem_say(x, 404, CODE_NOT_FOUND, NULL, "there is no file \"%.*s\"",
+                    (int)MIN(x->params[0].n, (size_t)60), x->params[0].p);
     return f;
 }
 
@@ -280,8 +284,8 @@ void files_delete(Exchange *x)
     const File *f = core_file_find(core_of(g), x->params[0], auth_view(x));
     if (!f) {
         exchange_hold(x, g->p.last_seq(g->p.ctx));
-        problem_say(x, 404, CODE_NOT_FOUND, NULL, "there is no file \"%.*s\"", (int)MIN(x->params[0].n, (size_t)60),
-                    x->params[0].p);
+        problem_say(x, 404, CODE_NOT_FOUND, NULL, "there is no file \"%.*s\"",
+                    (int)MIN(x->params[0].n, (size_t)60), x->params[0].p);
         return;
     }
     Decision d = g->p.delete_file(g->p.ctx, f->no);
@@ -427,13 +431,20 @@ static void name_header(Exchange *x, const char *name)
     for (const unsigned char *p = (const unsigned char *)name; *p; p++) {
         ascii &= *p < 0x80;
         buf_putc(&plain, *p >= 0x80 || *p == '"' || *p == '\\' ? '_' : (char)*p);
-        if ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || strchr("-._~", *p))
+        if ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
+            strchr("-._~", *p))
             buf_putc(&coded, (char)*p);
-        else buf_printf(&coded, "%%%02X", *p);
+        else
+            buf_printf(&coded, "%%%02X", *p);
     }
-    if (!plain.len) exchange_header(x, "Content-Disposition", "attachment");
-    else if (ascii) exchange_header(x, "Content-Disposition", "attachment; filename=\"%s\"", buf_z(&plain));
-    else exchange_header(x, "Content-Disposition", "attachment; filename=\"%s\"; filename*=UTF-8''%s", buf_z(&plain), buf_z(&coded));
+    if (!plain.len)
+        exchange_header(x, "Content-Disposition", "attachment");
+    else if (ascii)
+        exchange_header(x, "Content-Disposition", "attachment; filename=\"%s\"", buf_z(&plain));
+    else
+        exchange_header(x, "Content-Disposition",
+                        "attachment; filename=\"%s\"; filename*=UTF-8''%s", buf_z(&plain),
+                        buf_z(&coded));
     buf_done(&plain);
     buf_done(&coded);
 }
@@ -453,18 +464,22 @@ void files_content(Exchange *x)
         exchange_reply(x, 304, NULL, (Str){"", 0});
         return;
     }
-    bool part = range.p && !http_field(x->req, "If-Range").p && read_range(range, f->size, &from, &to, &outside);
+    bool part = range.p && !http_field(x->req, "If-Range").p &&
+                read_range(range, f->size, &from, &to, &outside);
     if (part && outside) {
         exchange_header(x, "Content-Range", "bytes */%llu", (unsigned long long)f->size);
-        problem_say(x, 416, CODE_INVALID_REQUEST, "Range", "the file has %llu bytes", (unsigned long long)f->size);
+        problem_say(x, 416, CODE_INVALID_REQUEST, "Range", "the file has %llu bytes",
+                    (unsigned long long)f->size);
         return;
     }
-    if (part) exchange_header(x, "Content-Range", "bytes %llu-%llu/%llu", (unsigned long long)from, (unsigned long long)to,
-                              (unsigned long long)f->size);
+    if (part)
+        exchange_header(x, "Content-Range", "bytes %llu-%llu/%llu", (unsigned long long)from,
+                        (unsigned long long)to, (unsigned long long)f->size);
     /* Whatever a stranger uploaded: it is shown by no browser as a page of ours. */
     exchange_header(x, "Content-Security-Policy", "default-src 'none'; sandbox");
     name_header(x, f->name ? f->name : "");
-    if (!media_type_clean(str_from(f->content_type), type)) strcpy(type, "application/octet-stream");
+    if (!media_type_clean(str_from(f->content_type), type))
+        strcpy(type, "application/octet-stream");
     uint64_t length = f->size ? to - from + 1 : 0;
     if (x->head_only || !length) {
         exchange_begin(x, part ? 206 : 200, type, (int64_t)length);
@@ -472,7 +487,12 @@ void files_content(Exchange *x)
         return;
     }
     Download *d = mem_new(sizeof *d);
-    *d = (Download){.x = x, .g = x->g, .fd = -1, .at = from, .left = length, .length = (int64_t)length,
+    *d = (Download){.x = x,
+                    .g = x->g,
+                    .fd = -1,
+                    .at = from,
+                    .left = length,
+                    .length = (int64_t)length,
                     .status = part ? 206 : 200};
     memcpy(d->id, f->id, sizeof d->id);
     memcpy(d->type, type, sizeof type);

@@ -23,32 +23,38 @@ typedef void (*Handler)(Exchange *x);
 /* ---- routes ---- */
 
 enum {
-    ROUTE_OPEN = 1,      /* no key needed */
-    ROUTE_JSON = 2,      /* has a JSON body: Content-Type demanded */
-    ROUTE_STREAM_IN = 4, /* the handler runs at the head and takes the body by pieces */
+    ROUTE_OPEN = 1,       /* no key needed */
+    ROUTE_JSON = 2,       /* has a JSON body: Content-Type demanded */
+    ROUTE_STREAM_IN = 4,  /* the handler runs at the head and takes the body by pieces */
     ROUTE_BODY_EMPTY = 8, /* a POST without a body (one is refused) */
-    ROUTE_WORKER = 16,   /* needs a worker's key, even where no other key is configured */
+    ROUTE_WORKER = 16,    /* needs a worker's key, even where no other key is configured */
     ROUTE_NDJSON = 32,
 };
 
 typedef struct {
     HttpMethod method;
-    const char *pattern;     /* "/v1/tasks/{id}/events" */
+    const char *pattern; /* "/v1/tasks/{id}/events" */
     Handler handle;
-    uint32_t scope;          /* SCOPE_*, one of which the key must have */
+    uint32_t scope; /* SCOPE_*, one of which the key must have */
     uint32_t flags;
-    const char *summary;     /* for openapi.json */
-    const char *query;       /* names of query parameters, blank-separated; others are refused */
-    const char *body;        /* schema of the body, or NULL */
-    int status;              /* of success */
-    const char *answer;      /* schema of the answer; NULL: none or not JSON */
+    const char *summary; /* for openapi.json */
+    const char *query;   /* names of query parameters, blank-separated; others are refused */
+    const char *body;    /* schema of the body, or NULL */
+    int status;          /* of success */
+    const char *answer;  /* schema of the answer; NULL: none or not JSON */
 } Route;
 extern const Route routes[];
 extern const size_t routes_len;
 
 /* ---- an exchange ---- */
 
-typedef enum { WATCH_NONE, WATCH_SUBMIT /* 202 when it is not met */, WATCH_FINISH, WATCH_CHANGE, WATCH_EVENTS } WatchMode;
+typedef enum {
+    WATCH_NONE,
+    WATCH_SUBMIT /* 202 when it is not met */,
+    WATCH_FINISH,
+    WATCH_CHANGE,
+    WATCH_EVENTS
+} WatchMode;
 
 /* Stream text that waits for its records: pieces in order, each with the sequence it needs. */
 typedef struct {
@@ -56,15 +62,15 @@ typedef struct {
     size_t len;
 } HeldPiece;
 typedef struct {
-    Buf text, pieces;  /* of HeldPiece */
-    size_t first;      /* the first piece not yet released */
-    bool ends;         /* the stream ends after the last piece */
-    List link;         /* in Gateway.held_texts while pieces are left */
+    Buf text, pieces; /* of HeldPiece */
+    size_t first;     /* the first piece not yet released */
+    bool ends;        /* the stream ends after the last piece */
+    List link;        /* in Gateway.held_texts while pieces are left */
     Exchange *x;
 } HeldText;
 
 #define AUTH_TEXT_MAX 256
-typedef struct {       /* the last key a connection showed: spares a SHA-256 a request */
+typedef struct { /* the last key a connection showed: spares a SHA-256 a request */
     char text[AUTH_TEXT_MAX];
     size_t len;
     const GatewayKey *key;
@@ -72,23 +78,23 @@ typedef struct {       /* the last key a connection showed: spares a SHA-256 a r
 
 struct Exchange {
     Gateway *g;
-    List link;               /* in its connection's, in order of request */
-    void *conn;              /* of the transport */
+    List link;                  /* in its connection's, in order of request */
+    void *conn;                 /* of the transport */
     void (*moved)(Exchange *x); /* the transport's: bytes came free in out, or it ended */
-    AuthCache *auth;         /* or NULL */
+    AuthCache *auth;            /* or NULL */
 
     /* the request; borrowed, valid until the handler returns (ROUTE_STREAM_IN: until the body has ended) */
     const HttpRequest *req;
     const Route *route;
     Str params[2];
-    Str tenant;              /* the caller's; borrowed from its key, which lives as long as the gateway */
-    bool any_tenant;         /* it may see every tenant's things */
+    Str tenant;      /* the caller's; borrowed from its key, which lives as long as the gateway */
+    bool any_tenant; /* it may see every tenant's things */
     uint32_t scopes;
-    uint64_t began_ns;       /* hrtime */
+    uint64_t began_ns; /* hrtime */
 
     /* the answer */
-    Buf headers;             /* further header lines of the answer to come */
-    Buf out;                 /* bytes to leave, unless held */
+    Buf headers; /* further header lines of the answer to come */
+    Buf out;     /* bytes to leave, unless held */
     uint16_t status;
     bool head_only, answered, ended, close;
     bool chunked, exclusive; /* exclusive: the next request of this connection waits for its end */
@@ -98,29 +104,29 @@ struct Exchange {
     bool counted;
     uint64_t hold_seq;
     List hold;
-    HeldText *later;         /* streams only */
+    HeldText *later; /* streams only */
 
     /* waiting for a task */
     WatchMode watching;
     uint64_t watch_no;
     TableNode watch;
-    HeapNode timer;          /* key: loop ms */
-    uint64_t seen_seq;       /* events: the last transition sent */
+    HeapNode timer;    /* key: loop ms */
+    uint64_t seen_seq; /* events: the last transition sent */
     uint32_t seen_n;
 
     /* a handler's own state; drop frees it when the exchange ends, early or not */
     void *state;
-    void (*take)(Exchange *x, Str piece);  /* body pieces; then once with body_whole set */
-    void (*drained)(Exchange *x);          /* all of out has left: make more */
+    void (*take)(Exchange *x, Str piece); /* body pieces; then once with body_whole set */
+    void (*drained)(Exchange *x);         /* all of out has left: make more */
     void (*drop)(Exchange *x);
 };
 
 /* ---- the gateway ---- */
 
-#define ROUTES_MAX 64
+#define ROUTES_MAX       64
 #define DURATION_BUCKETS 14
 typedef struct {
-    uint64_t by_class[6];    /* [status / 100] */
+    uint64_t by_class[6]; /* [status / 100] */
     uint64_t duration[DURATION_BUCKETS];
     uint64_t duration_sum_ns, count;
 } RouteCount;
@@ -131,9 +137,9 @@ typedef struct Gone Gone;
 struct Gateway {
     uv_loop_t *loop;
     GatewayOptions o;
-    GatewayKey *keys;        /* owned copy; the worker's is the last */
+    GatewayKey *keys; /* owned copy; the worker's is the last */
     size_t keys_len;
-    bool keyless;            /* no key but the worker's: loopback only */
+    bool keyless; /* no key but the worker's: loopback only */
     GatewayPorts p;
     TcpListener *listener;
     char address[96], *files_dir;
@@ -144,26 +150,26 @@ struct Gateway {
      * between its first byte and exchange_reply), lines for a piece of a stream (the same), text for what a handler decodes */
     Buf body, text, lines;
     Json json;
-    char common[160];        /* Date and the headers every answer has */
+    char common[160]; /* Date and the headers every answer has */
     size_t common_len;
     uint64_t common_until_ms;
 
-    List held;               /* of Exchange.hold, by hold_seq */
+    List held; /* of Exchange.hold, by hold_seq */
     size_t held_len;
-    List held_texts;         /* of HeldText.link */
+    List held_texts; /* of HeldText.link */
     Exchange *spare[256];
     size_t spare_len, exchanges; /* live ones */
 
-    Table watch;             /* Exchange.watch by task number */
+    Table watch; /* Exchange.watch by task number */
     size_t watching;
-    Heap timers;             /* Exchange.timer */
+    Heap timers; /* Exchange.timer */
     uv_timer_t timer, sweep;
 
-    Table streams;           /* WorkerStream by worker id */
-    Table buckets;           /* rate limits by tenant */
-    Table leased;            /* running tasks that refer to files */
-    List gone_files;         /* contents to unlink once durable */
-    size_t jobs;             /* on libuv's threads */
+    Table streams;   /* WorkerStream by worker id */
+    Table buckets;   /* rate limits by tenant */
+    Table leased;    /* running tasks that refer to files */
+    List gone_files; /* contents to unlink once durable */
+    size_t jobs;     /* on libuv's threads */
     Buf openapi;
 
     RouteCount counts[ROUTES_MAX + 1]; /* the last: no route */
@@ -172,7 +178,7 @@ struct Gateway {
 
 /* ---- exchange.c ---- */
 Exchange *exchange_new(Gateway *g);
-void exchange_free(Exchange *x);                 /* early too: everything it waits for is let go */
+void exchange_free(Exchange *x); /* early too: everything it waits for is let go */
 /* A header line of the answer to come. */
 void exchange_header(Exchange *x, const char *name, const char *fmt, ...) HR_PRINTF(3, 4);
 /* Answers with `body`; complete. type NULL: no body. */
@@ -180,11 +186,12 @@ void exchange_reply(Exchange *x, int status, const char *type, Str body);
 void exchange_reply_json(Exchange *x, int status); /* Gateway.body */
 /* Answers piece by piece: length < 0 = chunked. */
 void exchange_begin(Exchange *x, int status, const char *type, int64_t length);
-void exchange_put(Exchange *x, Str piece, uint64_t seq); /* leaves once seq is durable; 0: at once, in order */
+void exchange_put(Exchange *x, Str piece,
+                  uint64_t seq); /* leaves once seq is durable; 0: at once, in order */
 void exchange_end(Exchange *x);
 /* What is put out from now on waits until seq is durable. Call it before exchange_reply. */
 void exchange_hold(Exchange *x, uint64_t seq);
-size_t exchange_waiting(const Exchange *x);      /* bytes of a stream not yet durable */
+size_t exchange_waiting(const Exchange *x); /* bytes of a stream not yet durable */
 void exchange_start_gateway(Gateway *g);
 bool exchange_nothing_held(const Gateway *g);
 
@@ -192,21 +199,22 @@ bool exchange_nothing_held(const Gateway *g);
 void watch_task(Exchange *x, const Task *t, WatchMode mode, uint32_t timeout_ms);
 void watch_stop(Exchange *x);
 void watch_again(Exchange *x, uint32_t timeout_ms); /* moves the timer only */
-void watch_answer_all(Gateway *g);               /* draining */
+void watch_answer_all(Gateway *g);                  /* draining */
 void watch_due(Gateway *g);
 void watch_done_gateway(Gateway *g);
 
 /* ---- route.c ---- */
 /* At the head: finds the route and checks host, origin, key and form. False: answered with a problem. *ret_body_max: what may follow. */
 bool route_head(Exchange *x, uint64_t *ret_body_max);
-void route_body(Exchange *x);                    /* the request is whole: run the handler */
+void route_body(Exchange *x); /* the request is whole: run the handler */
 void route_count(Exchange *x);
-int route_index(const Route *r);                 /* routes_len for NULL */
+int route_index(const Route *r); /* routes_len for NULL */
 
 /* ---- auth.c ---- */
-bool auth_check(Exchange *x);                    /* false: answered */
-bool auth_scope(Exchange *x, uint32_t scope);    /* has it (without keys: yes, but for the worker's) */
-bool auth_rate(Exchange *x, Str tenant, bool headers, uint32_t *ret_retry_ms); /* takes one submit's token */
+bool auth_check(Exchange *x);                 /* false: answered */
+bool auth_scope(Exchange *x, uint32_t scope); /* has it (without keys: yes, but for the worker's) */
+bool auth_rate(Exchange *x, Str tenant, bool headers,
+               uint32_t *ret_retry_ms); /* takes one submit's token */
 void auth_done_gateway(Gateway *g);
 /* The tenant that lookups are limited to: empty for those who see all. */
 static inline Str auth_view(const Exchange *x)
@@ -227,24 +235,27 @@ Problem problem_of_fault(const JsonFault *f);
 Problem problem_of_decision(const Decision *d);
 void problem_json(Buf *b, const Problem *p, Str instance);
 void problem_reply(Exchange *x, const Problem *p);
-void problem_say(Exchange *x, int status, Code code, const char *field, const char *fmt, ...) HR_PRINTF(5, 6);
+void problem_say(Exchange *x, int status, Code code, const char *field, const char *fmt, ...)
+    HR_PRINTF(5, 6);
 
 /* ---- render.c ---- */
 void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Buf *b);
 void render_file(Gateway *g, const File *f, Buf *b);
-void render_event(Gateway *g, const Task *t, const TaskEvent *e, Buf *b); /* JSON of a status event */
+void render_event(Gateway *g, const Task *t, const TaskEvent *e,
+                  Buf *b); /* JSON of a status event */
 void render_problem_code(Code c, Buf *b);
 
 /* ---- query.c ---- */
 /* A query parameter by name, decoded into Gateway.text; false: not there. Unknown names and bad escapes are refused by route_head. */
 bool query_get(Exchange *x, const char *name, Str *ret);
-bool query_check(Exchange *x);                   /* false: answered */
-bool query_uint(Exchange *x, const char *name, uint64_t max, uint64_t *ret, bool *ret_given); /* false: answered */
+bool query_check(Exchange *x); /* false: answered */
+bool query_uint(Exchange *x, const char *name, uint64_t max, uint64_t *ret,
+                bool *ret_given); /* false: answered */
 /* `Prefer: wait=N`: seconds (0: not asked for); false: answered. */
 bool query_prefer_wait(Exchange *x, uint32_t *ret_s);
 /* The task of params[0], visible to the caller; NULL: answered. */
 Task *query_task(Exchange *x);
-uint64_t query_task_no(Gateway *g, Str id);      /* 0: not a task in memory */
+uint64_t query_task_no(Gateway *g, Str id); /* 0: not a task in memory */
 
 /* ---- submit.c ---- */
 typedef struct {
@@ -255,7 +266,7 @@ typedef struct {
     Digest128 body;
     uint64_t files[TASK_FILES_MAX];
     size_t files_len;
-    Buf compacted;           /* owns input when it had line breaks */
+    Buf compacted; /* owns input when it had line breaks */
 } Submit;
 void submit_done(Submit *s);
 /* Reads and checks a submit's JSON (Gateway.json holds it). line: of a batch, which may carry its idempotency_key. */
@@ -263,15 +274,15 @@ bool submit_read(Exchange *x, Str body, bool line, Submit *ret, Problem *problem
 /* Hands it to the shard. False: *problem. True: *ret_task (NULL: it has left memory) and whether it is a repeat. */
 bool submit_decide(Exchange *x, Submit *s, Task **ret_task, bool *ret_repeat, Problem *problem);
 /* The files an input or output refers to by {"$file": "file_…"}. False: *problem. */
-bool submit_files(Exchange *x, yyjson_val *v, Str tenant, const char *field, uint64_t files[TASK_FILES_MAX], size_t *ret_len,
-                  Problem *problem);
+bool submit_files(Exchange *x, yyjson_val *v, Str tenant, const char *field,
+                  uint64_t files[TASK_FILES_MAX], size_t *ret_len, Problem *problem);
 bool submit_identity(Exchange *x, Str key_header, Str body, Submit *s, Problem *problem);
 /* Stores an input that is too large for the log, then calls back with a Submit whose input is a reference. */
 typedef struct BigInput BigInput;
 struct BigInput {
-    Exchange *x;             /* NULL: it is gone */
+    Exchange *x; /* NULL: it is gone */
     Gateway *g;
-    Submit s;                /* strings point into copy */
+    Submit s; /* strings point into copy */
     Buf copy;
     char file_id[32];
     Sha256 sha256;
@@ -309,8 +320,10 @@ void files_durable(Gateway *g, uint64_t seq);
 void files_new_id(const Gateway *g, char ret[32]);
 void files_path(const Gateway *g, const char *id, char ret[600]);
 void files_tmp_path(const Gateway *g, const char *id, char ret[600]);
-int files_publish(const Gateway *g, const char *id, int fd); /* blocking: fsync, rename, fsync of the folder; closes fd */
-int files_store(const Gateway *g, const char *id, Str bytes); /* blocking: the same for bytes in memory */
+int files_publish(const Gateway *g, const char *id,
+                  int fd); /* blocking: fsync, rename, fsync of the folder; closes fd */
+int files_store(const Gateway *g, const char *id,
+                Str bytes); /* blocking: the same for bytes in memory */
 void files_get(Exchange *x);
 void files_content(Exchange *x);
 void files_delete(Exchange *x);
@@ -345,8 +358,8 @@ void ops_home(Exchange *x);
 void openapi_get(Exchange *x);
 
 /* ---- server.c ---- */
-void server_resume_body(Exchange *x);            /* paused_in was cleared */
-size_t server_unsent(const Exchange *x);         /* bytes put out that the peer has not taken */
+void server_resume_body(Exchange *x);    /* paused_in was cleared */
+size_t server_unsent(const Exchange *x); /* bytes put out that the peer has not taken */
 
 static inline Core *core_of(const Gateway *g)
 {

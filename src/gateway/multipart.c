@@ -50,10 +50,13 @@ int multipart_init(Multipart *m, Str content_type)
 {
     char boundary[72];
     memset(m, 0, sizeof *m);
-    if (!parameter(content_type, "boundary", boundary, sizeof boundary) || !boundary[0] || strlen(boundary) > 70)
-        return fail(m, "the Content-Type multipart/form-data needs a boundary of 1 to 70 characters");
+    if (!parameter(content_type, "boundary", boundary, sizeof boundary) || !boundary[0] ||
+        strlen(boundary) > 70)
+        return fail(m,
+                    "the Content-Type multipart/form-data needs a boundary of 1 to 70 characters");
     for (const char *p = boundary; *p; p++)
-        if (*p < 0x20 || *p > 0x7E) return fail(m, "the multipart boundary holds a character that is not allowed");
+        if (*p < 0x20 || *p > 0x7E)
+            return fail(m, "the multipart boundary holds a character that is not allowed");
     m->delimiter_len = (size_t)snprintf(m->delimiter, sizeof m->delimiter, "\r\n--%s", boundary);
     buf_puts(&m->hold, "\r\n"); /* so that the first delimiter looks like all others */
     return 0;
@@ -121,13 +124,16 @@ static int part_head(Multipart *m, Str head)
     }
     if (!form) return fail(m, "a part of the form has no Content-Disposition: form-data");
     if (!named_file && strcmp(name, "file") != 0) {
-        snprintf(m->why, sizeof m->why, "unknown form field \"%.40s\"; send one part with a filename", name);
+        snprintf(m->why, sizeof m->why,
+                 "unknown form field \"%.40s\"; send one part with a filename", name);
         return ERR_INVALID;
     }
-    if (m->has_file) return fail(m, "the form holds more than one file; upload each with its own request");
+    if (m->has_file)
+        return fail(m, "the form holds more than one file; upload each with its own request");
     m->has_file = true;
     file_name_clean(str_from(file), m->name);
-    if (!media_type_clean(type, m->type)) return fail(m, "the file's Content-Type is not a media type");
+    if (!media_type_clean(type, m->type))
+        return fail(m, "the file's Content-Type is not a media type");
     m->state = MULTIPART_BODY;
     return 0;
 }
@@ -151,9 +157,12 @@ static bool step(Multipart *m, int *err)
         return true;
     case MULTIPART_AFTER:
         if (h->len < 2) return false;
-        if (memcmp(p, "--", 2) == 0) m->state = MULTIPART_END;
-        else if (memcmp(p, "\r\n", 2) == 0) m->state = MULTIPART_HEAD;
-        else *err = fail(m, "a multipart boundary is followed by something else than a line break");
+        if (memcmp(p, "--", 2) == 0)
+            m->state = MULTIPART_END;
+        else if (memcmp(p, "\r\n", 2) == 0)
+            m->state = MULTIPART_HEAD;
+        else
+            *err = fail(m, "a multipart boundary is followed by something else than a line break");
         buf_drop(h, 2);
         return *err == 0;
     case MULTIPART_HEAD:
@@ -166,7 +175,9 @@ static bool step(Multipart *m, int *err)
         return *err == 0;
     case MULTIPART_BODY:
         found = memmem(p, h->len, m->delimiter, m->delimiter_len);
-        n = found ? (size_t)(found - p) : h->len >= m->delimiter_len ? h->len - (m->delimiter_len - 1) : 0;
+        n = found                        ? (size_t)(found - p)
+            : h->len >= m->delimiter_len ? h->len - (m->delimiter_len - 1)
+                                         : 0;
         if (n) m->data(m->ctx, (Str){p, n});
         buf_drop(h, n + (found ? m->delimiter_len : 0));
         if (found) m->state = MULTIPART_AFTER;
@@ -182,7 +193,8 @@ int multipart_feed(Multipart *m, Str piece)
 {
     int err = 0;
     buf_put_str(&m->hold, piece);
-    while (step(m, &err)) {}
+    while (step(m, &err)) {
+    }
     return err;
 }
 

@@ -10,7 +10,7 @@ typedef struct {
     char delimiter[80]; /* CR LF "--" boundary */
     size_t delimiter_len;
     enum { MULTIPART_FIRST, MULTIPART_AFTER, MULTIPART_HEAD, MULTIPART_BODY, MULTIPART_END } state;
-    Buf hold;           /* bytes not yet understood: at most a part's head, or a piece and a delimiter */
+    Buf hold; /* bytes not yet understood: at most a part's head, or a piece and a delimiter */
     bool has_file;
     char name[256], type[128]; /* of the file, once has_file */
     void (*data)(void *ctx, Str piece);

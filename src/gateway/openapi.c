@@ -85,18 +85,23 @@ static const char schemas[] =
 static const struct {
     const char *name, *schema, *text;
 } parameters[] = {
-    {"wait", "{\"type\":\"integer\",\"minimum\":0,\"maximum\":60}", "Seconds to wait for the next change; Prefer: wait=N waits for the end"},
+    {"wait", "{\"type\":\"integer\",\"minimum\":0,\"maximum\":60}",
+     "Seconds to wait for the next change; Prefer: wait=N waits for the end"},
     {"include", "{\"type\":\"string\",\"enum\":[\"input\"]}", "Show the input too"},
     {"last_event_id", "{\"type\":\"string\"}", "For who cannot send the header Last-Event-ID"},
     {"status", "{\"type\":\"string\"}", "A comma-separated list"},
     {"model", "{\"type\":\"string\"}", "A name, or name:version"},
-    {"tenant", "{\"type\":\"string\"}", "One tenant's; others than the caller's own need the scope admin"},
+    {"tenant", "{\"type\":\"string\"}",
+     "One tenant's; others than the caller's own need the scope admin"},
     {"priority", "{\"type\":\"string\"}", "A comma-separated list"},
-    {"created_after", "{\"type\":\"string\",\"format\":\"date-time\"}", "Only tasks created after this time"},
+    {"created_after", "{\"type\":\"string\",\"format\":\"date-time\"}",
+     "Only tasks created after this time"},
     {"cursor", "{\"type\":\"string\"}", "What \\\"next\\\" of the page before said"},
-    {"limit", "{\"type\":\"integer\",\"minimum\":1,\"maximum\":200,\"default\":50}", "Tasks a page"},
+    {"limit", "{\"type\":\"integer\",\"minimum\":1,\"maximum\":200,\"default\":50}",
+     "Tasks a page"},
     {"name", "{\"type\":\"string\",\"maxLength\":255}", "The file's name"},
-    {"sha256", "{\"type\":\"string\",\"pattern\":\"^[0-9a-f]{64}$\"}", "Checked against the bytes that come"},
+    {"sha256", "{\"type\":\"string\",\"pattern\":\"^[0-9a-f]{64}$\"}",
+     "Checked against the bytes that come"},
     {"task", "{\"type\":\"string\"}", "Workers: the task the file is for"},
     {"token", "{\"type\":\"integer\"}", "Workers: the lease's token"},
     {"verbose", "{\"type\":\"string\"}", "Say more"},
@@ -122,9 +127,11 @@ static void put_schemas(Buf *b)
     buf_puts(b, at2 + 7);
 }
 
-static void put_parameter(Buf *b, const char *name, size_t n, const char *in, const char *schema, const char *text, bool required)
+static void put_parameter(Buf *b, const char *name, size_t n, const char *in, const char *schema,
+                          const char *text, bool required)
 {
-    buf_printf(b, "%s{\"name\":\"%.*s\",\"in\":\"%s\"%s,\"schema\":%s", b->data[b->len - 1] == '[' ? "" : ",", (int)n, name, in,
+    buf_printf(b, "%s{\"name\":\"%.*s\",\"in\":\"%s\"%s,\"schema\":%s",
+               b->data[b->len - 1] == '[' ? "" : ",", (int)n, name, in,
                required ? ",\"required\":true" : "", schema);
     if (text) buf_printf(b, ",\"description\":\"%s\"", text);
     buf_putc(b, '}');
@@ -134,7 +141,8 @@ static void put_parameters(Buf *b, const Route *r)
 {
     buf_puts(b, ",\"parameters\":[");
     for (const char *p = strchr(r->pattern, '{'); p; p = strchr(p + 1, '{'))
-        put_parameter(b, p + 1, (size_t)(strchr(p, '}') - p - 1), "path", "{\"type\":\"string\"}", NULL, true);
+        put_parameter(b, p + 1, (size_t)(strchr(p, '}') - p - 1), "path", "{\"type\":\"string\"}",
+                      NULL, true);
     for (const char *q = r->query; *q;) {
         size_t n = strcspn(q, " ");
         for (size_t i = 0; i < ARRAY_LEN(parameters); i++)
@@ -144,16 +152,21 @@ static void put_parameters(Buf *b, const Route *r)
         while (*q == ' ') q++;
     }
     if (r->handle == submit_post) {
-        put_parameter(b, "Idempotency-Key", 15, "header", "{\"type\":\"string\",\"maxLength\":257}",
-                      "A quoted string: the same key and body answer with the first task, for 24 h and at least until it has ended",
-                      false);
-        put_parameter(b, "traceparent", 11, "header", "{\"type\":\"string\"}", "W3C trace context, kept with the task", false);
+        put_parameter(
+            b, "Idempotency-Key", 15, "header", "{\"type\":\"string\",\"maxLength\":257}",
+            "A quoted string: the same key and body answer with the first task, for 24 h and at least until it has ended",
+            false);
+        put_parameter(b, "traceparent", 11, "header", "{\"type\":\"string\"}",
+                      "W3C trace context, kept with the task", false);
     }
     if (r->handle == submit_post || r->handle == tasks_get)
-        put_parameter(b, "Prefer", 6, "header", "{\"type\":\"string\"}",
-                      "wait=N: answer when the task has ended, after N seconds (1 to 60) at the latest", false);
+        put_parameter(
+            b, "Prefer", 6, "header", "{\"type\":\"string\"}",
+            "wait=N: answer when the task has ended, after N seconds (1 to 60) at the latest",
+            false);
     if (r->handle == events_get)
-        put_parameter(b, "Last-Event-ID", 13, "header", "{\"type\":\"string\"}", "Go on after this event", false);
+        put_parameter(b, "Last-Event-ID", 13, "header", "{\"type\":\"string\"}",
+                      "Go on after this event", false);
     buf_putc(b, ']');
 }
 
@@ -162,8 +175,10 @@ static void put_body(Buf *b, const Route *r)
     if (!r->body) return;
     buf_puts(b, ",\"requestBody\":{\"required\":true,\"content\":{");
     if (r->handle == files_post)
-        buf_puts(b, "\"application/octet-stream\":{},\"multipart/form-data\":{\"schema\":{\"type\":\"object\",\"properties\":"
-                    "{\"file\":{\"type\":\"string\",\"contentMediaType\":\"application/octet-stream\"}}}}");
+        buf_puts(
+            b,
+            "\"application/octet-stream\":{},\"multipart/form-data\":{\"schema\":{\"type\":\"object\",\"properties\":"
+            "{\"file\":{\"type\":\"string\",\"contentMediaType\":\"application/octet-stream\"}}}}");
     else
         buf_printf(b, "\"%s\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}",
                    r->flags & ROUTE_NDJSON ? "application/x-ndjson" : "application/json", r->body);
@@ -172,23 +187,28 @@ static void put_body(Buf *b, const Route *r)
 
 static void put_answers(Buf *b, const Route *r)
 {
-    buf_printf(b, ",\"responses\":{\"%d\":{\"description\":\"%s\"", r->status, http_status_text(r->status));
-    const char *type = r->handle == events_get     ? "text/event-stream"
-                       : r->flags & ROUTE_NDJSON   ? "application/x-ndjson"
+    buf_printf(b, ",\"responses\":{\"%d\":{\"description\":\"%s\"", r->status,
+               http_status_text(r->status));
+    const char *type = r->handle == events_get      ? "text/event-stream"
+                       : r->flags & ROUTE_NDJSON    ? "application/x-ndjson"
                        : r->handle == files_content ? "*/*"
-                       : r->answer                 ? "application/json"
+                       : r->answer                  ? "application/json"
                        : r->handle == worker_stream ? "application/x-ndjson"
-                       : r->handle == openapi_get  ? "application/json"
-                       : r->handle == ops_home     ? "text/html"
-                       : r->status == 204          ? NULL
-                                                   : "text/plain";
+                       : r->handle == openapi_get   ? "application/json"
+                       : r->handle == ops_home      ? "text/html"
+                       : r->status == 204           ? NULL
+                                                    : "text/plain";
     if (type && r->answer)
-        buf_printf(b, ",\"content\":{\"%s\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}}", type, r->answer);
-    else if (type) buf_printf(b, ",\"content\":{\"%s\":{}}", type);
+        buf_printf(b, ",\"content\":{\"%s\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}}",
+                   type, r->answer);
+    else if (type)
+        buf_printf(b, ",\"content\":{\"%s\":{}}", type);
     buf_putc(b, '}');
     if (r->handle == submit_post)
-        buf_puts(b, ",\"200\":{\"description\":\"The task ended within the wait\",\"content\":{\"application/json\":{\"schema\":"
-                    "{\"$ref\":\"#/components/schemas/Task\"}}}}");
+        buf_puts(
+            b,
+            ",\"200\":{\"description\":\"The task ended within the wait\",\"content\":{\"application/json\":{\"schema\":"
+            "{\"$ref\":\"#/components/schemas/Task\"}}}}");
     buf_puts(b, ",\"default\":{\"$ref\":\"#/components/responses/Problem\"}}");
 }
 
@@ -209,9 +229,12 @@ static void put_operation(Buf *b, const Route *r)
 
 static void make(Buf *b)
 {
-    buf_puts(b, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"Headrace\",\"version\":\"" HR_VERSION "\",\"summary\":"
-                "\"Asynchronous inference: durable tasks over HTTP\",\"license\":{\"name\":\"Apache-2.0\",\"identifier\":"
-                "\"Apache-2.0\"}},\"security\":[{\"key\":[]},{}],\"paths\":{");
+    buf_puts(
+        b,
+        "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"Headrace\",\"version\":\"" HR_VERSION
+        "\",\"summary\":"
+        "\"Asynchronous inference: durable tasks over HTTP\",\"license\":{\"name\":\"Apache-2.0\",\"identifier\":"
+        "\"Apache-2.0\"}},\"security\":[{\"key\":[]},{}],\"paths\":{");
     bool first = true;
     for (size_t i = 0; i < routes_len; i++) {
         bool seen = false;
@@ -227,10 +250,12 @@ static void make(Buf *b)
         }
         buf_putc(b, '}');
     }
-    buf_puts(b, "},\"components\":{\"securitySchemes\":{\"key\":{\"type\":\"http\",\"scheme\":\"bearer\",\"description\":"
-                "\"A key such as hr_live_…; a server without keys listens on loopback only and needs none\"}},\"responses\":{"
-                "\"Problem\":{\"description\":\"What went wrong and how to mend it\",\"content\":{\"application/problem+json\":"
-                "{\"schema\":{\"$ref\":\"#/components/schemas/Problem\"}}}}},\"schemas\":{");
+    buf_puts(
+        b,
+        "},\"components\":{\"securitySchemes\":{\"key\":{\"type\":\"http\",\"scheme\":\"bearer\",\"description\":"
+        "\"A key such as hr_live_…; a server without keys listens on loopback only and needs none\"}},\"responses\":{"
+        "\"Problem\":{\"description\":\"What went wrong and how to mend it\",\"content\":{\"application/problem+json\":"
+        "{\"schema\":{\"$ref\":\"#/components/schemas/Problem\"}}}}},\"schemas\":{");
     put_schemas(b);
     buf_puts(b, "}}}");
 }

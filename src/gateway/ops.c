@@ -27,7 +27,8 @@ void ops_readyz(Exchange *x)
     buf_clear(&g->body);
     if (ready && !verbose) buf_puts(&g->body, "ok\n");
     if (verbose) {
-        buf_printf(&g->body, "gateway %s\nshard %s\n", g->draining ? "draining" : "ok", shard ? "ok" : "not ready");
+        buf_printf(&g->body, "gateway %s\nshard %s\n", g->draining ? "draining" : "ok",
+                   shard ? "ok" : "not ready");
         buf_printf(&g->body, "connections %zu\n", tcp_connections(g->listener));
     }
     if (!ready) {
@@ -40,28 +41,37 @@ void ops_readyz(Exchange *x)
 
 /* ---- metrics ---- */
 
-static const char *const bounds[DURATION_BUCKETS] = {"0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005", "0.01",
-                                                     "0.025",  "0.1",     "0.25",   "1",     "5",      "60",    "+Inf"};
+static const char *const bounds[DURATION_BUCKETS] = {
+    "0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005", "0.01",
+    "0.025",  "0.1",     "0.25",   "1",     "5",      "60",    "+Inf"};
 
 static void put_route(Buf *b, size_t i)
 {
-    if (i < routes_len) buf_printf(b, "method=\"%s\",route=\"%s\"", http_method_name(routes[i].method), routes[i].pattern);
-    else buf_puts(b, "method=\"\",route=\"none\"");
+    if (i < routes_len)
+        buf_printf(b, "method=\"%s\",route=\"%s\"", http_method_name(routes[i].method),
+                   routes[i].pattern);
+    else
+        buf_puts(b, "method=\"\",route=\"none\"");
 }
 
 static void put_requests(Gateway *g, Buf *b)
 {
-    buf_puts(b, "# HELP headrace_http_requests_total Answered requests.\n# TYPE headrace_http_requests_total counter\n");
+    buf_puts(
+        b,
+        "# HELP headrace_http_requests_total Answered requests.\n# TYPE headrace_http_requests_total counter\n");
     for (size_t i = 0; i <= routes_len; i++) {
         for (size_t k = 1; k < 6; k++) {
             if (!g->counts[i].by_class[k]) continue;
             buf_puts(b, "headrace_http_requests_total{");
             put_route(b, i);
-            buf_printf(b, ",status=\"%zuxx\"} %llu\n", k, (unsigned long long)g->counts[i].by_class[k]);
+            buf_printf(b, ",status=\"%zuxx\"} %llu\n", k,
+                       (unsigned long long)g->counts[i].by_class[k]);
         }
     }
-    buf_puts(b, "# HELP headrace_http_request_duration_seconds From the head's arrival to the answer's leaving.\n"
-                "# TYPE headrace_http_request_duration_seconds histogram\n");
+    buf_puts(
+        b,
+        "# HELP headrace_http_request_duration_seconds From the head's arrival to the answer's leaving.\n"
+        "# TYPE headrace_http_request_duration_seconds histogram\n");
     for (size_t i = 0; i <= routes_len; i++) {
         const RouteCount *c = &g->counts[i];
         uint64_t sum = 0;
@@ -74,7 +84,8 @@ static void put_requests(Gateway *g, Buf *b)
         }
         buf_puts(b, "headrace_http_request_duration_seconds_sum{");
         put_route(b, i);
-        buf_printf(b, "} %.6f\nheadrace_http_request_duration_seconds_count{", (double)c->duration_sum_ns / 1e9);
+        buf_printf(b, "} %.6f\nheadrace_http_request_duration_seconds_count{",
+                   (double)c->duration_sum_ns / 1e9);
         put_route(b, i);
         buf_printf(b, "} %llu\n", (unsigned long long)c->count);
     }
@@ -82,7 +93,8 @@ static void put_requests(Gateway *g, Buf *b)
 
 static void put_gauge(Buf *b, const char *name, const char *help, const char *type, uint64_t v)
 {
-    buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", name, help, name, type, name, (unsigned long long)v);
+    buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", name, help, name, type, name,
+               (unsigned long long)v);
 }
 
 void ops_metrics(Exchange *x)
@@ -91,11 +103,16 @@ void ops_metrics(Exchange *x)
     Buf *b = &g->body;
     buf_clear(b);
     put_requests(g, b);
-    put_gauge(b, "headrace_http_connections", "Open connections.", "gauge", tcp_connections(g->listener));
-    put_gauge(b, "headrace_http_refused_connections_total", "Connections over the cap.", "counter", g->refused_connections);
-    put_gauge(b, "headrace_http_held_answers", "Answers that wait for the log.", "gauge", g->held_len);
-    put_gauge(b, "headrace_http_waiting", "Long polls, waits and event streams.", "gauge", g->watching);
-    put_gauge(b, "headrace_http_replays_total", "Submits answered by their idempotency key.", "counter", g->replays);
+    put_gauge(b, "headrace_http_connections", "Open connections.", "gauge",
+              tcp_connections(g->listener));
+    put_gauge(b, "headrace_http_refused_connections_total", "Connections over the cap.", "counter",
+              g->refused_connections);
+    put_gauge(b, "headrace_http_held_answers", "Answers that wait for the log.", "gauge",
+              g->held_len);
+    put_gauge(b, "headrace_http_waiting", "Long polls, waits and event streams.", "gauge",
+              g->watching);
+    put_gauge(b, "headrace_http_replays_total", "Submits answered by their idempotency key.",
+              "counter", g->replays);
     put_gauge(b, "headrace_worker_streams", "Open worker streams.", "gauge", g->streams.len);
     g->p.metrics(g->p.ctx, b);
     exchange_reply(x, 200, "text/plain; version=0.0.4; charset=utf-8", buf_str(b));
@@ -122,8 +139,9 @@ void ops_home(Exchange *x)
 {
     Gateway *g = x->g;
     const char *port = strrchr(g->address, ':') + 1, *at = strstr(home, "PORT");
-    exchange_header(x, "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; "
-                                                  "base-uri 'none'; form-action 'none'");
+    exchange_header(x, "Content-Security-Policy",
+                    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; "
+                    "base-uri 'none'; form-action 'none'");
     exchange_header(x, "Referrer-Policy", "no-referrer");
     buf_clear(&g->body);
     buf_put(&g->body, home, (size_t)(at - home));

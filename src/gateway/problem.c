@@ -6,26 +6,46 @@
 static const char *title_of(Code c)
 {
     switch (c) {
-    case CODE_INVALID_REQUEST: return "The request is not valid";
-    case CODE_UNKNOWN_FIELD: return "The request has an unknown field";
-    case CODE_UNKNOWN_MODEL: return "No such model";
-    case CODE_NOT_FOUND: return "Not found";
-    case CODE_GONE: return "It was here and is gone";
-    case CODE_METHOD_NOT_ALLOWED: return "The method is not allowed here";
-    case CODE_UNAUTHORIZED: return "A valid key is needed";
-    case CODE_FORBIDDEN: return "Not allowed";
-    case CODE_IDEMPOTENCY_MISMATCH: return "The idempotency key was used for another request";
-    case CODE_ALREADY_TERMINAL: return "The task has ended already";
-    case CODE_CONFLICT: return "The state of things does not allow it";
-    case CODE_TOO_LARGE: return "Too large";
-    case CODE_RATE_LIMITED: return "Too many requests";
-    case CODE_QUOTA_EXCEEDED: return "A quota is used up";
-    case CODE_QUEUE_FULL: return "The queue is full";
-    case CODE_DEADLINE_UNREACHABLE: return "The deadline cannot be met";
-    case CODE_NO_LEADER: return "No leader can accept work now";
-    case CODE_LOG_STALLED: return "The log is too slow to accept work now";
-    case CODE_DISK_FULL: return "The disk is full";
-    default: return "Something went wrong here";
+    case CODE_INVALID_REQUEST:
+        return "The request is not valid";
+    case CODE_UNKNOWN_FIELD:
+        return "The request has an unknown field";
+    case CODE_UNKNOWN_MODEL:
+        return "No such model";
+    case CODE_NOT_FOUND:
+        return "Not found";
+    case CODE_GONE:
+        return "It was here and is gone";
+    case CODE_METHOD_NOT_ALLOWED:
+        return "The method is not allowed here";
+    case CODE_UNAUTHORIZED:
+        return "A valid key is needed";
+    case CODE_FORBIDDEN:
+        return "Not allowed";
+    case CODE_IDEMPOTENCY_MISMATCH:
+        return "The idempotency key was used for another request";
+    case CODE_ALREADY_TERMINAL:
+        return "The task has ended already";
+    case CODE_CONFLICT:
+        return "The state of things does not allow it";
+    case CODE_TOO_LARGE:
+        return "Too large";
+    case CODE_RATE_LIMITED:
+        return "Too many requests";
+    case CODE_QUOTA_EXCEEDED:
+        return "A quota is used up";
+    case CODE_QUEUE_FULL:
+        return "The queue is full";
+    case CODE_DEADLINE_UNREACHABLE:
+        return "The deadline cannot be met";
+    case CODE_NO_LEADER:
+        return "No leader can accept work now";
+    case CODE_LOG_STALLED:
+        return "The log is too slow to accept work now";
+    case CODE_DISK_FULL:
+        return "The disk is full";
+    default:
+        return "Something went wrong here";
     }
 }
 
@@ -43,7 +63,9 @@ Problem problem_of(int status, Code code, const char *field, const char *fmt, ..
 Problem problem_of_fault(const JsonFault *f)
 {
     int status = f->syntax ? 400 : f->too_large ? 413 : 422;
-    Code code = f->unknown ? CODE_UNKNOWN_FIELD : f->too_large ? CODE_TOO_LARGE : CODE_INVALID_REQUEST;
+    Code code = f->unknown     ? CODE_UNKNOWN_FIELD
+                : f->too_large ? CODE_TOO_LARGE
+                               : CODE_INVALID_REQUEST;
     return problem_of(status, code, f->field, "%s", f->detail);
 }
 
@@ -51,7 +73,8 @@ Problem problem_of_decision(const Decision *d)
 {
     int status = code_status(d->code);
     if (d->code == CODE_INVALID_REQUEST && d->field[0]) status = 422;
-    Problem p = problem_of(status, d->code, d->field, "%s", d->detail[0] ? d->detail : title_of(d->code));
+    Problem p = problem_of(status, d->code, d->field, "%s",
+                           d->detail[0] ? d->detail : title_of(d->code));
     p.retry_after_ms = d->retry_after_ms;
     return p;
 }

@@ -27,8 +27,10 @@ static void put_queue(Gateway *g, const Task *t, Buf *b)
     QueueEstimate e = g->p.estimate(g->p.ctx, t);
     if (e.ahead == SIZE_MAX && !e.estimated_start_ns) return;
     PUT(b, ",\"queue\":{\"ahead\":");
-    if (e.ahead == SIZE_MAX) PUT(b, "null");
-    else json_put_u64(b, e.ahead);
+    if (e.ahead == SIZE_MAX)
+        PUT(b, "null");
+    else
+        json_put_u64(b, e.ahead);
     PUT(b, ",\"estimated_start_at\":");
     json_put_time(b, e.estimated_start_ns);
     buf_putc(b, '}');
@@ -36,8 +38,10 @@ static void put_queue(Gateway *g, const Task *t, Buf *b)
 
 static void put_payload(const Payload *p, Buf *b)
 {
-    if (p->bytes && p->len) buf_put(b, p->bytes, p->len);
-    else PUT(b, "null");
+    if (p->bytes && p->len)
+        buf_put(b, p->bytes, p->len);
+    else
+        PUT(b, "null");
 }
 
 void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Buf *b)
@@ -65,8 +69,10 @@ void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Bu
         put_payload(&t->input, b);
     }
     PUT(b, ",\"output\":");
-    if (t->state == TASK_SUCCEEDED) put_payload(&t->output, b);
-    else PUT(b, "null");
+    if (t->state == TASK_SUCCEEDED)
+        put_payload(&t->output, b);
+    else
+        PUT(b, "null");
     if (t->input.forgotten || t->output.forgotten) PUT(b, ",\"data_removed\":true");
     PUT(b, ",\"error\":");
     put_error(t, b);
@@ -94,7 +100,9 @@ void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Bu
         json_put_time(b, t->not_before_ns);
     }
     if (with_queue && t->state == TASK_QUEUED) put_queue(g, t, b);
-    int64_t queue_end = t->first_started_ns ? t->first_started_ns : t->finished_ns ? t->finished_ns : now_of(g);
+    int64_t queue_end = t->first_started_ns ? t->first_started_ns
+                        : t->finished_ns    ? t->finished_ns
+                                            : now_of(g);
     PUT(b, ",\"metrics\":{\"queue_ms\":");
     json_put_u64(b, ms_between(t->created_ns, queue_end));
     PUT(b, ",\"run_ms\":");
@@ -104,8 +112,10 @@ void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Bu
     PUT(b, ",\"batch_size\":");
     json_put_u64(b, t->batch_size);
     PUT(b, "},\"metadata\":");
-    if (t->extra && t->extra->metadata.len) buf_put_str(b, buf_str(&t->extra->metadata));
-    else PUT(b, "{}");
+    if (t->extra && t->extra->metadata.len)
+        buf_put_str(b, buf_str(&t->extra->metadata));
+    else
+        PUT(b, "{}");
     if (t->extra && t->extra->retry_of.z[0]) {
         PUT(b, ",\"retry_of\":\"");
         buf_puts(b, t->extra->retry_of.z);
@@ -118,7 +128,7 @@ void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Bu
     PUT(b, "/cancel\",\"events\":\"/v1/tasks/");
     buf_put_str(b, sid);
     PUT(b, "/events\"},\"receipt\":{\"shard\":0,\"epoch\":");
-    json_put_u64(b, core_epoch(c));
+    json_put_u64(b, t->created_epoch);
     PUT(b, ",\"seq\":");
     json_put_u64(b, t->created_seq);
     PUT(b, "}}");
@@ -164,7 +174,8 @@ void render_file(Gateway *g, const File *f, Buf *b)
     PUT(b, "\",\"name\":");
     json_put_str(b, str_from(f->name));
     PUT(b, ",\"content_type\":");
-    json_put_str(b, str_from(f->content_type && f->content_type[0] ? f->content_type : "application/octet-stream"));
+    json_put_str(b, str_from(f->content_type && f->content_type[0] ? f->content_type
+                                                                   : "application/octet-stream"));
     PUT(b, ",\"size\":");
     json_put_u64(b, f->size);
     PUT(b, ",\"sha256\":\"");

@@ -8,68 +8,80 @@
  * an idempotency key, each within the head's 16 KiB. */
 #define TEXT_ROOM (4 * HTTP_HEAD_MAX)
 
-#define GET HTTP_M_GET
+#define GET  HTTP_M_GET
 #define POST HTTP_M_POST
-#define DEL HTTP_M_DELETE
+#define DEL  HTTP_M_DELETE
 
 /* The first two are the busiest: the walk finds them first. */
 const Route routes[] = {
-    {POST, "/v1/tasks", submit_post, SCOPE_SUBMIT, ROUTE_JSON, "Submit a task", "", "TaskRequest", 202, "Task"},
-    {GET, "/v1/tasks/{id}", tasks_get, SCOPE_READ | SCOPE_SUBMIT, 0, "Read a task, or wait for its next change", "wait include",
-     NULL, 200, "Task"},
+    {POST, "/v1/tasks", submit_post, SCOPE_SUBMIT, ROUTE_JSON, "Submit a task", "", "TaskRequest",
+     202, "Task"},
+    {GET, "/v1/tasks/{id}", tasks_get, SCOPE_READ | SCOPE_SUBMIT, 0,
+     "Read a task, or wait for its next change", "wait include", NULL, 200, "Task"},
     {POST, "/v1/worker/{id}/reports", worker_reports, SCOPE_WORKER, ROUTE_WORKER | ROUTE_NDJSON,
      "A worker's reports, one a line", "", "WorkerReport", 200, "WorkerAnswer"},
     {GET, "/v1/tasks/{id}/events", events_get, SCOPE_READ | SCOPE_SUBMIT, 0,
-     "The task's events as server-sent events; Last-Event-ID resumes", "last_event_id", NULL, 200, NULL},
+     "The task's events as server-sent events; Last-Event-ID resumes", "last_event_id", NULL, 200,
+     NULL},
     {POST, "/v1/tasks:batch", batch_post, SCOPE_SUBMIT, ROUTE_STREAM_IN | ROUTE_NDJSON,
-     "Submit many tasks: one request a line, one answer a line, in order", "", "TaskRequest", 200, "BatchAnswer"},
+     "Submit many tasks: one request a line, one answer a line, in order", "", "TaskRequest", 200,
+     "BatchAnswer"},
     {GET, "/v1/tasks", tasks_list, SCOPE_READ, 0, "Search tasks, newest first",
      "status model tenant priority created_after cursor limit", NULL, 200, "TaskList"},
-    {POST, "/v1/tasks/{id}/cancel", tasks_cancel, SCOPE_SUBMIT, ROUTE_BODY_EMPTY, "Cancel a task", "", NULL, 200, "Task"},
+    {POST, "/v1/tasks/{id}/cancel", tasks_cancel, SCOPE_SUBMIT, ROUTE_BODY_EMPTY, "Cancel a task",
+     "", NULL, 200, "Task"},
     {POST, "/v1/tasks/{id}/retry", tasks_retry, SCOPE_SUBMIT, ROUTE_BODY_EMPTY,
      "Submit an ended task's input again, as a new task", "", NULL, 201, "Task"},
-    {GET, "/v1/tasks/{id}/logs", tasks_log, SCOPE_READ | SCOPE_SUBMIT, 0, "What the model printed", "", NULL, 200, NULL},
-    {DEL, "/v1/tasks/{id}", tasks_forget, SCOPE_SUBMIT, ROUTE_BODY_EMPTY, "Forget input and output of an ended task", "", NULL,
-     204, NULL},
+    {GET, "/v1/tasks/{id}/logs", tasks_log, SCOPE_READ | SCOPE_SUBMIT, 0, "What the model printed",
+     "", NULL, 200, NULL},
+    {DEL, "/v1/tasks/{id}", tasks_forget, SCOPE_SUBMIT, ROUTE_BODY_EMPTY,
+     "Forget input and output of an ended task", "", NULL, 204, NULL},
 
     {POST, "/v1/files", files_post, SCOPE_SUBMIT | SCOPE_WORKER, ROUTE_STREAM_IN,
-     "Upload a file, raw or as multipart/form-data", "name sha256 task token", "File-content", 201, "File"},
-    {GET, "/v1/files/{id}", files_get, SCOPE_READ | SCOPE_SUBMIT | SCOPE_WORKER, 0, "What is known of a file", "task token",
-     NULL, 200, "File"},
-    {GET, "/v1/files/{id}/content", files_content, SCOPE_READ | SCOPE_SUBMIT | SCOPE_WORKER, 0, "A file's bytes", "task token",
-     NULL, 200, NULL},
-    {DEL, "/v1/files/{id}", files_delete, SCOPE_SUBMIT, ROUTE_BODY_EMPTY, "Delete a file that no live task refers to", "", NULL,
-     204, NULL},
+     "Upload a file, raw or as multipart/form-data", "name sha256 task token", "File-content", 201,
+     "File"},
+    {GET, "/v1/files/{id}", files_get, SCOPE_READ | SCOPE_SUBMIT | SCOPE_WORKER, 0,
+     "What is known of a file", "task token", NULL, 200, "File"},
+    {GET, "/v1/files/{id}/content", files_content, SCOPE_READ | SCOPE_SUBMIT | SCOPE_WORKER, 0,
+     "A file's bytes", "task token", NULL, 200, NULL},
+    {DEL, "/v1/files/{id}", files_delete, SCOPE_SUBMIT, ROUTE_BODY_EMPTY,
+     "Delete a file that no live task refers to", "", NULL, 204, NULL},
 
-    {GET, "/v1/models", view_models, SCOPE_READ | SCOPE_SUBMIT, 0, "The models that can run", "", NULL, 200, "ModelList"},
-    {GET, "/v1/models/{name}", view_model, SCOPE_READ | SCOPE_SUBMIT, 0, "One model and its versions", "", NULL, 200, "Model"},
-    {GET, "/v1/models/{name}/versions/{version}", view_version, SCOPE_READ | SCOPE_SUBMIT, 0, "One version of a model", "", NULL,
-     200, "ModelVersion"},
-    {POST, "/v1/models/{name}/pause", view_pause, SCOPE_OPERATE, ROUTE_BODY_EMPTY, "Start no more tasks of a model", "", NULL,
-     200, "Model"},
-    {POST, "/v1/models/{name}/resume", view_resume, SCOPE_OPERATE, ROUTE_BODY_EMPTY, "Start tasks of a model again", "", NULL,
-     200, "Model"},
-    {GET, "/v1/workers", view_workers, SCOPE_READ | SCOPE_OPERATE, 0, "The workers, what they hold and run", "", NULL, 200,
-     "WorkerList"},
-    {GET, "/v1/workers/{id}", view_worker, SCOPE_READ | SCOPE_OPERATE, 0, "One worker", "", NULL, 200, "Worker"},
-    {POST, "/v1/workers/{id}/drain", view_drain, SCOPE_OPERATE, ROUTE_BODY_EMPTY, "Let a worker finish and take no more", "",
-     NULL, 200, "Worker"},
-    {POST, "/v1/workers/{id}/cordon", view_cordon, SCOPE_OPERATE, ROUTE_BODY_EMPTY, "Give a worker no new tasks", "", NULL, 200,
-     "Worker"},
-    {POST, "/v1/workers/{id}/uncordon", view_uncordon, SCOPE_OPERATE, ROUTE_BODY_EMPTY, "Give a worker tasks again", "", NULL,
+    {GET, "/v1/models", view_models, SCOPE_READ | SCOPE_SUBMIT, 0, "The models that can run", "",
+     NULL, 200, "ModelList"},
+    {GET, "/v1/models/{name}", view_model, SCOPE_READ | SCOPE_SUBMIT, 0,
+     "One model and its versions", "", NULL, 200, "Model"},
+    {GET, "/v1/models/{name}/versions/{version}", view_version, SCOPE_READ | SCOPE_SUBMIT, 0,
+     "One version of a model", "", NULL, 200, "ModelVersion"},
+    {POST, "/v1/models/{name}/pause", view_pause, SCOPE_OPERATE, ROUTE_BODY_EMPTY,
+     "Start no more tasks of a model", "", NULL, 200, "Model"},
+    {POST, "/v1/models/{name}/resume", view_resume, SCOPE_OPERATE, ROUTE_BODY_EMPTY,
+     "Start tasks of a model again", "", NULL, 200, "Model"},
+    {GET, "/v1/workers", view_workers, SCOPE_READ | SCOPE_OPERATE, 0,
+     "The workers, what they hold and run", "", NULL, 200, "WorkerList"},
+    {GET, "/v1/workers/{id}", view_worker, SCOPE_READ | SCOPE_OPERATE, 0, "One worker", "", NULL,
      200, "Worker"},
-    {GET, "/v1/queues", view_queues, SCOPE_READ, 0, "The queues: depth and age of the oldest", "", NULL, 200, "QueueList"},
-    {GET, "/v1/tenants", view_tenants, SCOPE_READ, 0, "The tenants and their tasks", "", NULL, 200, "TenantList"},
+    {POST, "/v1/workers/{id}/drain", view_drain, SCOPE_OPERATE, ROUTE_BODY_EMPTY,
+     "Let a worker finish and take no more", "", NULL, 200, "Worker"},
+    {POST, "/v1/workers/{id}/cordon", view_cordon, SCOPE_OPERATE, ROUTE_BODY_EMPTY,
+     "Give a worker no new tasks", "", NULL, 200, "Worker"},
+    {POST, "/v1/workers/{id}/uncordon", view_uncordon, SCOPE_OPERATE, ROUTE_BODY_EMPTY,
+     "Give a worker tasks again", "", NULL, 200, "Worker"},
+    {GET, "/v1/queues", view_queues, SCOPE_READ, 0, "The queues: depth and age of the oldest", "",
+     NULL, 200, "QueueList"},
+    {GET, "/v1/tenants", view_tenants, SCOPE_READ, 0, "The tenants and their tasks", "", NULL, 200,
+     "TenantList"},
 
-    {POST, "/v1/worker/register", worker_register, SCOPE_WORKER, ROUTE_WORKER | ROUTE_JSON, "A worker makes itself known", "",
-     "WorkerHello", 200, "WorkerWelcome"},
-    {GET, "/v1/worker/{id}/stream", worker_stream, SCOPE_WORKER, ROUTE_WORKER, "Orders to a worker, one a line", "", NULL, 200,
-     NULL},
+    {POST, "/v1/worker/register", worker_register, SCOPE_WORKER, ROUTE_WORKER | ROUTE_JSON,
+     "A worker makes itself known", "", "WorkerHello", 200, "WorkerWelcome"},
+    {GET, "/v1/worker/{id}/stream", worker_stream, SCOPE_WORKER, ROUTE_WORKER,
+     "Orders to a worker, one a line", "", NULL, 200, NULL},
 
     {GET, "/livez", ops_livez, 0, ROUTE_OPEN, "The process is alive", "", NULL, 200, NULL},
     {GET, "/readyz", ops_readyz, 0, ROUTE_OPEN, "It can take work", "verbose", NULL, 200, NULL},
     {GET, "/startupz", ops_startupz, 0, ROUTE_OPEN, "It has started", "", NULL, 200, NULL},
-    {GET, "/metrics", ops_metrics, SCOPE_READ | SCOPE_OPERATE, 0, "Figures for Prometheus", "", NULL, 200, NULL},
+    {GET, "/metrics", ops_metrics, SCOPE_READ | SCOPE_OPERATE, 0, "Figures for Prometheus", "",
+     NULL, 200, NULL},
     {GET, "/openapi.json", openapi_get, 0, ROUTE_OPEN, "This description", "", NULL, 200, NULL},
     {GET, "/", ops_home, 0, ROUTE_OPEN, "A page that says what this is", "", NULL, 200, NULL},
 };
@@ -115,7 +127,8 @@ static bool decode_params(Exchange *x)
         if (x->params[i].n && http_decode(x->params[i], false, text)) return false;
         ends[i + 1] = text->len;
     }
-    for (size_t i = 0; i < 2; i++) x->params[i] = (Str){(char *)text->data + ends[i], ends[i + 1] - ends[i]};
+    for (size_t i = 0; i < 2; i++)
+        x->params[i] = (Str){(char *)text->data + ends[i], ends[i + 1] - ends[i]};
     return true;
 }
 
@@ -134,13 +147,15 @@ static bool find_route(Exchange *x)
     }
     x->params[0] = x->params[1] = (Str){0};
     if (!allowed) {
-        problem_say(x, 404, CODE_NOT_FOUND, NULL, "there is nothing at this path; GET /openapi.json lists what there is");
+        problem_say(x, 404, CODE_NOT_FOUND, NULL,
+                    "there is nothing at this path; GET /openapi.json lists what there is");
         return false;
     }
     Buf allow = {0};
     for (uint32_t m = 0; m < HTTP_M_OTHER; m++) {
         if (!(allowed >> m & 1)) continue;
-        buf_printf(&allow, "%s%s%s", allow.len ? ", " : "", http_method_name(m), m == HTTP_M_GET ? ", HEAD" : "");
+        buf_printf(&allow, "%s%s%s", allow.len ? ", " : "", http_method_name(m),
+                   m == HTTP_M_GET ? ", HEAD" : "");
     }
     exchange_header(x, "Allow", "%s", buf_z(&allow));
     problem_say(x, 405, CODE_METHOD_NOT_ALLOWED, NULL, "this path takes %s", buf_z(&allow));
@@ -167,19 +182,26 @@ static bool check_caller(Exchange *x)
 {
     if (x->g->keyless) {
         Str host = without_port(x->req->host);
-        if (!same_text(host, "localhost") && !same_text(host, "127.0.0.1") && !same_text(host, "[::1]")) {
-            problem_say(x, 403, CODE_FORBIDDEN, NULL,
-                        "without API keys the host must be localhost, 127.0.0.1 or [::1]; it is \"%.*s\"",
-                        (int)MIN(host.n, (size_t)80), host.p);
+        if (!same_text(host, "localhost") && !same_text(host, "127.0.0.1") &&
+            !same_text(host, "[::1]")) {
+            problem_say(
+                x, 403, CODE_FORBIDDEN, NULL,
+                "without API keys the host must be localhost, 127.0.0.1 or [::1]; it is \"%.*s\"",
+                (int)MIN(host.n, (size_t)80), host.p);
             return false;
         }
     }
     Str origin = http_field(x->req, "Origin");
     if (!origin.p) return true;
-    size_t scheme = str_starts(origin, STR("http://")) ? 7 : str_starts(origin, STR("https://")) ? 8 : 0;
+    size_t scheme = str_starts(origin, STR("http://"))    ? 7
+                    : str_starts(origin, STR("https://")) ? 8
+                                                          : 0;
     Str authority = {origin.p + scheme, origin.n - scheme};
-    if (scheme && authority.n == x->req->host.n && strncasecmp(authority.p, x->req->host.p, authority.n) == 0) return true;
-    problem_say(x, 403, CODE_FORBIDDEN, NULL, "requests of pages from elsewhere (Origin: %.*s) are refused",
+    if (scheme && authority.n == x->req->host.n &&
+        strncasecmp(authority.p, x->req->host.p, authority.n) == 0)
+        return true;
+    problem_say(x, 403, CODE_FORBIDDEN, NULL,
+                "requests of pages from elsewhere (Origin: %.*s) are refused",
                 (int)MIN(origin.n, (size_t)80), origin.p);
     return false;
 }
@@ -189,12 +211,15 @@ static bool check_form(Exchange *x)
     uint32_t flags = x->route->flags;
     Str type = http_field(x->req, "Content-Type");
     if (flags & ROUTE_JSON && !http_media_is(type, "application/json")) {
-        problem_say(x, 415, CODE_INVALID_REQUEST, "Content-Type", "send JSON, with the header Content-Type: application/json");
+        problem_say(x, 415, CODE_INVALID_REQUEST, "Content-Type",
+                    "send JSON, with the header Content-Type: application/json");
         return false;
     }
-    if (flags & ROUTE_NDJSON && !http_media_is(type, "application/x-ndjson") && !http_media_is(type, "application/jsonl")) {
-        problem_say(x, 415, CODE_INVALID_REQUEST, "Content-Type",
-                    "send one JSON object a line, with the header Content-Type: application/x-ndjson");
+    if (flags & ROUTE_NDJSON && !http_media_is(type, "application/x-ndjson") &&
+        !http_media_is(type, "application/jsonl")) {
+        problem_say(
+            x, 415, CODE_INVALID_REQUEST, "Content-Type",
+            "send one JSON object a line, with the header Content-Type: application/x-ndjson");
         return false;
     }
     return true;
@@ -204,16 +229,20 @@ bool route_head(Exchange *x, uint64_t *ret_body_max)
 {
     buf_clear(&x->g->text);
     buf_reserve(&x->g->text, TEXT_ROOM);
-    if (!check_caller(x) || !find_route(x) || !auth_check(x) || !check_form(x) || !query_check(x)) return false;
+    if (!check_caller(x) || !find_route(x) || !auth_check(x) || !check_form(x) || !query_check(x))
+        return false;
     uint32_t flags = x->route->flags;
     if (!decode_params(x)) {
-        problem_say(x, 400, CODE_INVALID_REQUEST, NULL, "the path holds a malformed percent escape");
+        problem_say(x, 400, CODE_INVALID_REQUEST, NULL,
+                    "the path holds a malformed percent escape");
         return false;
     }
     *ret_body_max = 0;
     if (flags & (ROUTE_JSON | ROUTE_NDJSON)) *ret_body_max = x->g->o.body_max;
-    if (flags & ROUTE_STREAM_IN) *ret_body_max = flags & ROUTE_NDJSON ? 64 * MIB : x->g->o.file_max + 64 * KIB;
-    if (flags & ROUTE_BODY_EMPTY) *ret_body_max = 2; /* "{}" is what some clients send for nothing */
+    if (flags & ROUTE_STREAM_IN)
+        *ret_body_max = flags & ROUTE_NDJSON ? 64 * MIB : x->g->o.file_max + 64 * KIB;
+    if (flags & ROUTE_BODY_EMPTY)
+        *ret_body_max = 2; /* "{}" is what some clients send for nothing */
     return true;
 }
 
@@ -228,8 +257,8 @@ void route_body(Exchange *x)
 
 void route_count(Exchange *x)
 {
-    static const int64_t bounds_us[DURATION_BUCKETS - 1] = {100,   250,    500,    1000,   2500,    5000,   10000,
-                                                            25000, 100000, 250000, 1000000, 5000000, 60000000};
+    static const int64_t bounds_us[DURATION_BUCKETS - 1] = {
+        100, 250, 500, 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 5000000, 60000000};
     if (x->counted) return;
     x->counted = true;
     RouteCount *c = &x->g->counts[route_index(x->route)];

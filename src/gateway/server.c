@@ -10,25 +10,25 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PIPELINE_MAX 64           /* open requests of one connection; more wait unparsed */
-#define UNSENT_MAX (1 * MIB)      /* then no further request of this connection is parsed */
+#define PIPELINE_MAX      64         /* open requests of one connection; more wait unparsed */
+#define UNSENT_MAX        (1 * MIB)  /* then no further request of this connection is parsed */
 #define STREAM_UNSENT_MAX (64 * MIB) /* a reader of a stream that is this far behind is cut off */
-#define DISCARD_MAX (64 * KIB)    /* a body of a refused request that is read all the same */
-#define SWEEP_MS 500
-#define BODY_RATE_MIN 1024        /* bytes a second a body must make on average, after the first 30 s */
-#define OVER_CAP 64               /* connections over the cap that still get a 503; beyond, they are dropped */
+#define DISCARD_MAX       (64 * KIB) /* a body of a refused request that is read all the same */
+#define SWEEP_MS          500
+#define BODY_RATE_MIN     1024 /* bytes a second a body must make on average, after the first 30 s */
+#define OVER_CAP          64 /* connections over the cap that still get a 503; beyond, they are dropped */
 
 struct Conn {
     Tcp tcp;
     Gateway *g;
     HttpParser parser;
-    Buf in;                       /* bytes not parsed yet */
-    List exchanges;               /* in order of request */
+    Buf in;         /* bytes not parsed yet */
+    List exchanges; /* in order of request */
     size_t exchanges_len;
-    Exchange *receiving;          /* its head is parsed, its body is not whole */
+    Exchange *receiving; /* its head is parsed, its body is not whole */
     AuthCache auth;
-    uint64_t head_ms;             /* when the current request's first byte came (0: between requests) */
-    uint64_t body_ms;             /* when its body began */
+    uint64_t head_ms; /* when the current request's first byte came (0: between requests) */
+    uint64_t body_ms; /* when its body began */
     bool busy, input_over, ended; /* I3; I2; the peer has sent its end */
 };
 
@@ -95,7 +95,9 @@ static void advance(Conn *c)
         tcp_finish(&c->tcp);
         return;
     }
-    if (c->in.len) (void)tcp_out(&c->tcp); /* the flush at the end of the turn takes up the rest: see on_drained */
+    if (c->in.len)
+        (void)tcp_out(
+            &c->tcp); /* the flush at the end of the turn takes up the rest: see on_drained */
     if (c->g->draining && http_between(&c->parser) && !c->in.len) tcp_finish(&c->tcp);
 }
 
@@ -143,7 +145,8 @@ static Exchange *new_exchange(Conn *c)
  * 10 GB) nothing is read, and the connection ends. */
 static bool is_small(const HttpRequest *r)
 {
-    return (r->has_length && r->length <= DISCARD_MAX && !r->expect_continue) || (!r->chunked && !r->length);
+    return (r->has_length && r->length <= DISCARD_MAX && !r->expect_continue) ||
+           (!r->chunked && !r->length);
 }
 
 static void head_done(Conn *c)
@@ -159,9 +162,12 @@ static void head_done(Conn *c)
     uint64_t body_max = 0;
     bool fine = route_head(x, &body_max);
     if (fine && r->length > body_max) {
-        if (body_max > 2) problem_say(x, 413, CODE_TOO_LARGE, NULL, "the body of %llu bytes is over the limit of %llu bytes",
-                                      (unsigned long long)r->length, (unsigned long long)body_max);
-        else problem_say(x, 400, CODE_INVALID_REQUEST, NULL, "this call takes no body; send none");
+        if (body_max > 2)
+            problem_say(x, 413, CODE_TOO_LARGE, NULL,
+                        "the body of %llu bytes is over the limit of %llu bytes",
+                        (unsigned long long)r->length, (unsigned long long)body_max);
+        else
+            problem_say(x, 400, CODE_INVALID_REQUEST, NULL, "this call takes no body; send none");
         fine = false;
     }
     if (fine && x->route->flags & ROUTE_STREAM_IN) {
@@ -191,8 +197,10 @@ static void request_done(Conn *c)
     c->receiving = NULL;
     if (!x) return;
     x->body_whole = true;
-    if (!x->ended && !(x->route->flags & ROUTE_STREAM_IN)) route_body(x);
-    else if (!x->ended && x->take) x->take(x, (Str){"", 0});
+    if (!x->ended && !(x->route->flags & ROUTE_STREAM_IN))
+        route_body(x);
+    else if (!x->ended && x->take)
+        x->take(x, (Str){"", 0});
     x->req = NULL; /* the parser goes on to the next one */
 }
 
@@ -222,11 +230,18 @@ static void parse(Conn *c, Str *in)
         if (http_between(&c->parser) && in->n == 0) break;
         step = http_step(&c->parser, in);
         switch (step) {
-        case HTTP_HEAD_OK: head_done(c); break;
-        case HTTP_DONE: request_done(c); break;
-        case HTTP_REFUSED: refused(c); break;
+        case HTTP_HEAD_OK:
+            head_done(c);
+            break;
+        case HTTP_DONE:
+            request_done(c);
+            break;
+        case HTTP_REFUSED:
+            refused(c);
+            break;
         case HTTP_MORE:
-            if (!c->receiving && !http_between(&c->parser) && !c->head_ms) c->head_ms = uv_now(c->g->loop);
+            if (!c->receiving && !http_between(&c->parser) && !c->head_ms)
+                c->head_ms = uv_now(c->g->loop);
             break;
         }
     }
@@ -236,7 +251,8 @@ static void parse(Conn *c, Str *in)
 static void read_or_not(Conn *c)
 {
     if (c->ended || c->tcp.finishing) return;
-    tcp_read(&c->tcp, !(c->input_over || (blocked(c) && c->in.len >= 64 * KIB) || (c->receiving && c->receiving->paused_in)));
+    tcp_read(&c->tcp, !(c->input_over || (blocked(c) && c->in.len >= 64 * KIB) ||
+                        (c->receiving && c->receiving->paused_in)));
 }
 
 /* Goes on with bytes that had to wait. */
@@ -288,7 +304,8 @@ static void on_opened(Tcp *t)
     c->busy = true;
     Exchange *x = new_exchange(c);
     x->close = true;
-    problem_say(x, 503, CODE_RATE_LIMITED, NULL, "the server has its %u connections; try again soon", g->o.connections_max);
+    problem_say(x, 503, CODE_RATE_LIMITED, NULL,
+                "the server has its %u connections; try again soon", g->o.connections_max);
     c->busy = false;
     advance(c);
 }
@@ -299,8 +316,10 @@ static void on_bytes(Tcp *t, const char *p, size_t n)
     if (c->input_over) return;
     if (c->in.len || blocked(c)) {
         buf_put(&c->in, p, n);
-        if (!blocked(c)) resume(c);
-        else read_or_not(c);
+        if (!blocked(c))
+            resume(c);
+        else
+            read_or_not(c);
         return;
     }
     Str in = {p, n};
@@ -315,8 +334,7 @@ static void on_ended(Tcp *t)
     Conn *c = CONTAINER_OF(t, Conn, tcp);
     c->ended = true;
     /* Who sends its end while it waits for a stream or a poll has left; an answer that is only held still goes out. */
-    LIST_FOR(x, &c->exchanges, Exchange, link)
-    {
+    LIST_FOR (x, &c->exchanges, Exchange, link) {
         if (x->watching != WATCH_NONE || (x->exclusive && !x->ended) || c->receiving == x) {
             close_now(c);
             return;
@@ -369,19 +387,22 @@ static void sweep_conn(Conn *c, uint64_t now)
     uint64_t still_ms = now - MIN(now, c->tcp.moved_ms);
     if (c->tcp.closing) return;
     if (tcp_unsent(&c->tcp) > STREAM_UNSENT_MAX ||
-        (tcp_unsent(&c->tcp) && still_ms > g->o.idle_timeout_ms)) { /* it does not read what it asked for */
+        (tcp_unsent(&c->tcp) &&
+         still_ms > g->o.idle_timeout_ms)) { /* it does not read what it asked for */
         close_now(c);
         return;
     }
     if (c->tcp.finishing || c->input_over) return;
     if (c->receiving) {
         uint64_t ms = now - MIN(now, c->body_ms);
-        if (c->receiving->paused_in) c->body_ms = now;
+        if (c->receiving->paused_in)
+            c->body_ms = now;
         else if (still_ms > g->o.idle_timeout_ms ||
                  (ms > 30000 && c->parser.body_seen < (ms - 30000) / 1000 * BODY_RATE_MIN))
             time_out(c, "the body came too slowly");
     } else if (c->head_ms && list_empty(&c->exchanges)) {
-        if (now - MIN(now, c->head_ms) > g->o.header_timeout_ms) time_out(c, "the request's head did not arrive in time");
+        if (now - MIN(now, c->head_ms) > g->o.header_timeout_ms)
+            time_out(c, "the request's head did not arrive in time");
     } else if (list_empty(&c->exchanges) && !c->in.len) {
         if (still_ms > g->o.idle_timeout_ms || g->draining) tcp_finish(&c->tcp);
     }
@@ -391,8 +412,7 @@ static void on_sweep(uv_timer_t *t)
 {
     Gateway *g = CONTAINER_OF(t, Gateway, sweep);
     uint64_t now = uv_now(g->loop);
-    LIST_FOR(c, tcp_list(g->listener), Tcp, link)
-    {
+    LIST_FOR (c, tcp_list(g->listener), Tcp, link) {
         sweep_conn(CONTAINER_OF(c, Conn, tcp), now);
     }
 }
@@ -417,7 +437,8 @@ static void on_handle_closed(uv_handle_t *h)
     ((Gateway *)h->data)->handles--;
 }
 
-int gateway_open(uv_loop_t *loop, const GatewayOptions *o, const GatewayPorts *ports, Gateway **ret, Buf *why)
+int gateway_open(uv_loop_t *loop, const GatewayOptions *o, const GatewayPorts *ports, Gateway **ret,
+                 Buf *why)
 {
     CHECK(routes_len <= ROUTES_MAX);
     Gateway *g = mem_new(sizeof *g);
@@ -433,18 +454,29 @@ int gateway_open(uv_loop_t *loop, const GatewayOptions *o, const GatewayPorts *p
     g->files_dir = mem_dup(o->files_dir, strlen(o->files_dir));
     exchange_start_gateway(g);
     list_init(&g->gone_files);
-    TcpOps ops = {.ctx = g, .fresh = on_fresh, .opened = on_opened, .read = on_bytes, .ended = on_ended,
-                  .drained = on_drained, .gone = on_gone};
+    TcpOps ops = {.ctx = g,
+                  .fresh = on_fresh,
+                  .opened = on_opened,
+                  .read = on_bytes,
+                  .ended = on_ended,
+                  .drained = on_drained,
+                  .gone = on_gone};
     int err = files_open(g, why);
     if (!err) err = tcp_listen(loop, o->listen, &ops, &g->listener, why);
     if (!err && !tcp_is_loopback(g->listener) && (g->keyless || !o->insecure_http)) {
         err = ERR_PERMISSION;
         if (g->keyless)
-            buf_printf(why, "%s is not a loopback address, and no API key is configured: configure a key, or listen on "
-                            "127.0.0.1", o->listen);
+            buf_printf(
+                why,
+                "%s is not a loopback address, and no API key is configured: configure a key, or listen on "
+                "127.0.0.1",
+                o->listen);
         else
-            buf_printf(why, "%s is not a loopback address, and keys would travel over plain HTTP: put a TLS proxy in front "
-                            "and listen on 127.0.0.1, or set insecure_http", o->listen);
+            buf_printf(
+                why,
+                "%s is not a loopback address, and keys would travel over plain HTTP: put a TLS proxy in front "
+                "and listen on 127.0.0.1, or set insecure_http",
+                o->listen);
     }
     if (err) {
         g->closing = true;
@@ -477,8 +509,7 @@ void gateway_drain(Gateway *g)
     g->draining = true;
     tcp_stop(g->listener);
     watch_answer_all(g);
-    LIST_FOR(t, tcp_list(g->listener), Tcp, link)
-    {
+    LIST_FOR (t, tcp_list(g->listener), Tcp, link) {
         Conn *c = CONTAINER_OF(t, Conn, tcp);
         if (list_empty(&c->exchanges) && http_between(&c->parser) && !c->in.len) tcp_finish(t);
     }
@@ -487,12 +518,10 @@ void gateway_drain(Gateway *g)
 bool gateway_idle(const Gateway *g)
 {
     if (!exchange_nothing_held(g) || g->jobs || !list_empty(&g->gone_files)) return false;
-    LIST_FOR(t, tcp_list(g->listener), Tcp, link)
-    {
+    LIST_FOR (t, tcp_list(g->listener), Tcp, link) {
         const Conn *c = CONTAINER_OF(t, Conn, tcp);
         if (tcp_unsent(t)) return false;
-        LIST_FOR(x, &c->exchanges, Exchange, link)
-        {
+        LIST_FOR (x, &c->exchanges, Exchange, link) {
             if (!x->exclusive) return false; /* streams to workers may stay to the last */
         }
     }

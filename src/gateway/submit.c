@@ -4,15 +4,17 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SECONDS_MAX (INT64_C(30) * 86400)     /* deadline, delay, retention: 30 days */
+#define SECONDS_MAX         (INT64_C(30) * 86400) /* deadline, delay, retention: 30 days */
 #define RETENTION_DEFAULT_S 86400
-#define ATTEMPTS_DEFAULT 3
-#define KEY_MAX 255
+#define ATTEMPTS_DEFAULT    3
+#define KEY_MAX             255
 
-static const char *const fields[] = {"model",        "input",       "priority", "deadline_s", "delay_s",
-                                     "max_attempts", "retention_s", "metadata", "webhook",    NULL};
-static const char *const line_fields[] = {"model",       "input",    "priority", "deadline_s",      "delay_s", "max_attempts",
-                                          "retention_s", "metadata", "webhook",  "idempotency_key", NULL};
+static const char *const fields[] = {
+    "model",        "input",       "priority", "deadline_s", "delay_s",
+    "max_attempts", "retention_s", "metadata", "webhook",    NULL};
+static const char *const line_fields[] = {"model",   "input",           "priority",    "deadline_s",
+                                          "delay_s", "max_attempts",    "retention_s", "metadata",
+                                          "webhook", "idempotency_key", NULL};
 
 void submit_done(Submit *s)
 {
@@ -42,10 +44,13 @@ static bool unknown_model(Gateway *g, Str name, Problem *p)
     const char *near = nearest_name(name, names);
     int status = code_status(CODE_UNKNOWN_MODEL);
     Str shown = {name.p, MIN(name.n, (size_t)80)};
-    if (near) *p = problem_of(status, CODE_UNKNOWN_MODEL, "model", "there is no model \"%.*s\"; did you mean \"%s\"?",
-                              STR_ARG(shown), near);
-    else *p = problem_of(status, CODE_UNKNOWN_MODEL, "model", "there is no model \"%.*s\"; GET /v1/models lists what there is%s",
-                         STR_ARG(shown), n ? "" : " (none yet: no worker has registered one)");
+    if (near)
+        *p = problem_of(status, CODE_UNKNOWN_MODEL, "model",
+                        "there is no model \"%.*s\"; did you mean \"%s\"?", STR_ARG(shown), near);
+    else
+        *p = problem_of(status, CODE_UNKNOWN_MODEL, "model",
+                        "there is no model \"%.*s\"; GET /v1/models lists what there is%s",
+                        STR_ARG(shown), n ? "" : " (none yet: no worker has registered one)");
     return false;
 }
 
@@ -66,8 +71,8 @@ static bool read_model(Gateway *g, Str text, Submit *s, Problem *p)
             Str last = core_sym(c, latest->version);
             *p = problem_of(code_status(CODE_UNKNOWN_MODEL), CODE_UNKNOWN_MODEL, "model",
                             "the model \"%.*s\" has no version \"%.*s\"; its latest is \"%.*s\"",
-                            (int)MIN(name.n, (size_t)80), name.p, (int)MIN(version.n, (size_t)40), version.p,
-                            (int)MIN(last.n, (size_t)40), last.p);
+                            (int)MIN(name.n, (size_t)80), name.p, (int)MIN(version.n, (size_t)40),
+                            version.p, (int)MIN(last.n, (size_t)40), last.p);
             return false;
         }
     }
@@ -80,12 +85,13 @@ static bool read_metadata(const JsonMember *m, Submit *s, JsonFault *f)
 {
     if (!m) return true;
     if (!yyjson_is_obj(m->val)) {
-        json_fault(f, "metadata", "\"metadata\" must be an object of strings, such as {\"order\": \"17\"}");
+        json_fault(f, "metadata",
+                   "\"metadata\" must be an object of strings, such as {\"order\": \"17\"}");
         return false;
     }
     if (yyjson_obj_size(m->val) > TASK_METADATA_PAIRS) {
-        json_fault(f, "metadata", "\"metadata\" has %zu pairs; at most %d are kept", yyjson_obj_size(m->val),
-                   TASK_METADATA_PAIRS);
+        json_fault(f, "metadata", "\"metadata\" has %zu pairs; at most %d are kept",
+                   yyjson_obj_size(m->val), TASK_METADATA_PAIRS);
         return false;
     }
     size_t i, n;
@@ -94,8 +100,10 @@ static bool read_metadata(const JsonMember *m, Submit *s, JsonFault *f)
     {
         size_t len = yyjson_get_len(key);
         if (len < 1 || len > 64 || !yyjson_is_str(val) || yyjson_get_len(val) > 512) {
-            json_fault(f, "metadata", "metadata \"%.*s\": keys are 1 to 64 bytes long, values are strings of at most 512 bytes",
-                       (int)MIN(len, (size_t)64), yyjson_get_str(key));
+            json_fault(
+                f, "metadata",
+                "metadata \"%.*s\": keys are 1 to 64 bytes long, values are strings of at most 512 bytes",
+                (int)MIN(len, (size_t)64), yyjson_get_str(key));
             return false;
         }
     }
@@ -147,17 +155,19 @@ static bool walk_files(FileWalk *w, yyjson_val *v)
         Str id = {yyjson_get_str(val), yyjson_get_len(val)};
         const File *f = yyjson_is_str(val) ? core_file_find(core_of(w->x->g), id, w->tenant) : NULL;
         if (!f) {
-            *w->problem = problem_of(422, CODE_INVALID_REQUEST, w->field,
-                                     "\"%s\" refers to the file \"%.*s\", which does not exist; upload it with POST /v1/files",
-                                     w->field, yyjson_is_str(val) ? (int)MIN(id.n, (size_t)40) : 1,
-                                     yyjson_is_str(val) ? id.p : "?");
+            *w->problem = problem_of(
+                422, CODE_INVALID_REQUEST, w->field,
+                "\"%s\" refers to the file \"%.*s\", which does not exist; upload it with POST /v1/files",
+                w->field, yyjson_is_str(val) ? (int)MIN(id.n, (size_t)40) : 1,
+                yyjson_is_str(val) ? id.p : "?");
             return false;
         }
         size_t k = 0;
         while (k < w->len && w->files[k] != f->no) k++;
         if (k < w->len) continue;
         if (w->len == TASK_FILES_MAX) {
-            *w->problem = problem_of(422, CODE_INVALID_REQUEST, w->field, "\"%s\" refers to more than %d files", w->field,
+            *w->problem = problem_of(422, CODE_INVALID_REQUEST, w->field,
+                                     "\"%s\" refers to more than %d files", w->field,
                                      TASK_FILES_MAX);
             return false;
         }
@@ -166,8 +176,8 @@ static bool walk_files(FileWalk *w, yyjson_val *v)
     return true;
 }
 
-bool submit_files(Exchange *x, yyjson_val *v, Str tenant, const char *field, uint64_t files[TASK_FILES_MAX], size_t *ret_len,
-                  Problem *problem)
+bool submit_files(Exchange *x, yyjson_val *v, Str tenant, const char *field,
+                  uint64_t files[TASK_FILES_MAX], size_t *ret_len, Problem *problem)
 {
     FileWalk w = {x, tenant, field, files, 0, problem};
     if (!walk_files(&w, v)) return false;
@@ -182,9 +192,10 @@ bool submit_read(Exchange *x, Str body, bool line, Submit *s, Problem *problem)
     JsonFault f = {0};
     if (!json_read_object(j, body, line ? line_fields : fields, &f)) return fault_out(&f, problem);
     if (json_member(j, "webhook")) {
-        *problem = problem_of(422, CODE_INVALID_REQUEST, "webhook",
-                              "webhook delivery does not exist in this version; leave \"webhook\" out and poll the task, wait for "
-                              "it or read its events");
+        *problem = problem_of(
+            422, CODE_INVALID_REQUEST, "webhook",
+            "webhook delivery does not exist in this version; leave \"webhook\" out and poll the task, wait for "
+            "it or read its events");
         return false;
     }
     const JsonMember *input = NULL;
@@ -194,22 +205,29 @@ bool submit_read(Exchange *x, Str body, bool line, Submit *s, Problem *problem)
     uint64_t attempts = ATTEMPTS_DEFAULT, retention = RETENTION_DEFAULT_S;
     if (!json_str(json_member(j, "model"), 1, 256, &model, &f) ||
         !json_str(json_member(j, "priority"), 1, 32, &priority, &f) ||
-        !json_seconds(json_member(j, "deadline_s"), NS_PER_MS, SECONDS_MAX * NS_PER_S, &s->deadline_ns, &f) ||
+        !json_seconds(json_member(j, "deadline_s"), NS_PER_MS, SECONDS_MAX * NS_PER_S,
+                      &s->deadline_ns, &f) ||
         !json_seconds(json_member(j, "delay_s"), 0, SECONDS_MAX * NS_PER_S, &s->delay_ns, &f) ||
         !json_uint(json_member(j, "max_attempts"), 1, TASK_ATTEMPTS_MAX, &attempts, &f) ||
         !json_uint(json_member(j, "retention_s"), 0, SECONDS_MAX, &retention, &f) ||
         !read_metadata(json_member(j, "metadata"), s, &f) ||
         (line && !json_str(json_member(j, "idempotency_key"), 1, KEY_MAX, &s->key, &f)))
         return fault_out(&f, problem);
-    if (!model.p) json_fault(&f, "model", "\"model\" is missing; name one, such as \"echo\" or \"sdxl:3\"");
-    else if (!input) json_fault(&f, "input", "\"input\" is missing; it is what the model takes, such as {\"prompt\": \"…\"}");
+    if (!model.p)
+        json_fault(&f, "model", "\"model\" is missing; name one, such as \"echo\" or \"sdxl:3\"");
+    else if (!input)
+        json_fault(&f, "input",
+                   "\"input\" is missing; it is what the model takes, such as {\"prompt\": \"…\"}");
     else if (s->deadline_ns && s->delay_ns >= s->deadline_ns)
-        json_fault(&f, "delay_s", "\"delay_s\" must be less than \"deadline_s\": the task would expire before it starts");
+        json_fault(
+            &f, "delay_s",
+            "\"delay_s\" must be less than \"deadline_s\": the task would expire before it starts");
     if (f.bad) return fault_out(&f, problem);
     s->class = CLASS_STANDARD;
     if (priority.p && (task_class_from(priority, &s->class) || s->class == CLASS_HARVEST)) {
         *problem = problem_of(422, CODE_INVALID_REQUEST, "priority",
-                              "\"priority\" must be critical, standard or batch; it is \"%.*s\"", STR_ARG(priority));
+                              "\"priority\" must be critical, standard or batch; it is \"%.*s\"",
+                              STR_ARG(priority));
         return false;
     }
     s->max_attempts = (uint32_t)attempts;
@@ -241,10 +259,11 @@ bool submit_identity(Exchange *x, Str key_header, Str body, Submit *s, Problem *
         size_t at = text->len;
         CHECK(text->cap - text->len >= key_header.n);
         if (http_quoted(key_header, text) || text->len == at || text->len - at > KEY_MAX) {
-            *problem = problem_of(400, CODE_INVALID_REQUEST, "Idempotency-Key",
-                                  "Idempotency-Key must be a quoted string of 1 to %d printable ASCII characters, such as "
-                                  "Idempotency-Key: \"order-17\"; it is: %.*s", KEY_MAX, (int)MIN(key_header.n, (size_t)40),
-                                  key_header.p);
+            *problem = problem_of(
+                400, CODE_INVALID_REQUEST, "Idempotency-Key",
+                "Idempotency-Key must be a quoted string of 1 to %d printable ASCII characters, such as "
+                "Idempotency-Key: \"order-17\"; it is: %.*s",
+                KEY_MAX, (int)MIN(key_header.n, (size_t)40), key_header.p);
             return false;
         }
         s->key = (Str){(char *)text->data + at, text->len - at};
@@ -264,10 +283,21 @@ bool submit_decide(Exchange *x, Submit *s, Task **ret_task, bool *ret_repeat, Pr
 {
     Gateway *g = x->g;
     SubmitSpec spec = {
-        .tenant = x->tenant, .model = s->model, .version = s->version, .input = s->input, .metadata = s->metadata,
-        .traceparent = s->traceparent, .idempotency_key = s->key, .body = s->body, .class = s->class,
-        .deadline_ns = s->deadline_ns, .delay_ns = s->delay_ns, .max_attempts = s->max_attempts,
-        .retention_s = s->retention_s, .files = s->files, .files_len = s->files_len,
+        .tenant = x->tenant,
+        .model = s->model,
+        .version = s->version,
+        .input = s->input,
+        .metadata = s->metadata,
+        .traceparent = s->traceparent,
+        .idempotency_key = s->key,
+        .body = s->body,
+        .class = s->class,
+        .deadline_ns = s->deadline_ns,
+        .delay_ns = s->delay_ns,
+        .max_attempts = s->max_attempts,
+        .retention_s = s->retention_s,
+        .files = s->files,
+        .files_len = s->files_len,
     };
     Decision d = g->p.submit(g->p.ctx, &spec);
     if (d.code != CODE_OK) {
@@ -294,8 +324,10 @@ static void big_after(uv_work_t *w, int status)
     BigInput *b = CONTAINER_OF(w, BigInput, work);
     b->g->jobs--;
     if (status) b->err = ERR_CANCELED;
-    if (b->x && !b->g->closing) b->done(b);
-    else submit_big_free(b);
+    if (b->x && !b->g->closing)
+        b->done(b);
+    else
+        submit_big_free(b);
 }
 
 static Str moved_into(Str s, Buf *copy)
@@ -312,7 +344,8 @@ void submit_store_big(Exchange *x, Submit *s, BigInput *b)
     b->s = *s;
     b->s.compacted = (Buf){0};
     b->size = s->input.n;
-    buf_reserve(&b->copy, s->input.n + s->metadata.n + s->traceparent.n + s->key.n + s->model.n + s->version.n);
+    buf_reserve(&b->copy, s->input.n + s->metadata.n + s->traceparent.n + s->key.n + s->model.n +
+                              s->version.n);
     b->s.input = moved_into(s->input, &b->copy);
     b->s.metadata = moved_into(s->metadata, &b->copy);
     b->s.traceparent = moved_into(s->traceparent, &b->copy);
@@ -329,12 +362,13 @@ bool submit_big_decide(BigInput *b, Task **ret_task, bool *ret_repeat, Problem *
     Gateway *g = b->g;
     if (b->err) {
         bool full = b->err == ERR_NOSPC;
-        *problem = problem_of(full ? code_status(CODE_DISK_FULL) : 500, full ? CODE_DISK_FULL : CODE_INTERNAL, "input",
+        *problem = problem_of(full ? code_status(CODE_DISK_FULL) : 500,
+                              full ? CODE_DISK_FULL : CODE_INTERNAL, "input",
                               "the input could not be stored: %s", err_text(b->err));
         return false;
     }
-    Decision d = g->p.put_file(g->p.ctx, str_from(b->file_id), b->x->tenant, b->size, &b->sha256, STR("input.json"),
-                               STR("application/json"), 0);
+    Decision d = g->p.put_file(g->p.ctx, str_from(b->file_id), b->x->tenant, b->size, &b->sha256,
+                               STR("input.json"), STR("application/json"), 0);
     if (d.code != CODE_OK) {
         *problem = problem_of_decision(&d);
         return false;
@@ -346,7 +380,8 @@ bool submit_big_decide(BigInput *b, Task **ret_task, bool *ret_repeat, Problem *
     b->s.input = (Str){reference, (size_t)n};
     uint64_t no = f->no;
     if (b->s.files_len == TASK_FILES_MAX) {
-        *problem = problem_of(422, CODE_INVALID_REQUEST, "input", "a large input may refer to %d files", TASK_FILES_MAX - 1);
+        *problem = problem_of(422, CODE_INVALID_REQUEST, "input",
+                              "a large input may refer to %d files", TASK_FILES_MAX - 1);
         (void)g->p.delete_file(g->p.ctx, no);
         return false;
     }
@@ -370,7 +405,8 @@ static void answer(Exchange *x, Task *t, bool repeat, uint32_t wait_s)
     if (repeat) exchange_header(x, "Idempotent-Replayed", "true");
     if (!t) {
         exchange_hold(x, g->p.last_seq(g->p.ctx));
-        problem_say(x, 410, CODE_GONE, NULL, "this request was accepted before; its task has ended and left memory");
+        problem_say(x, 410, CODE_GONE, NULL,
+                    "this request was accepted before; its task has ended and left memory");
         return;
     }
     TaskIdText id;
@@ -406,8 +442,10 @@ static void big_stored(BigInput *b)
     x->drop = NULL;
     x->state = NULL;
     submit_big_free(b);
-    if (fine) answer(x, t, repeat, wait_s);
-    else problem_reply(x, &problem);
+    if (fine)
+        answer(x, t, repeat, wait_s);
+    else
+        problem_reply(x, &problem);
 }
 
 static bool may_submit(Exchange *x, Problem *problem)
@@ -420,7 +458,8 @@ static bool may_submit(Exchange *x, Problem *problem)
     }
     uint32_t retry_ms = 0;
     if (auth_rate(x, x->tenant, true, &retry_ms)) return true;
-    *problem = problem_of(429, CODE_RATE_LIMITED, NULL, "the tenant \"%.*s\" may submit %g tasks a second", STR_ARG(x->tenant),
+    *problem = problem_of(429, CODE_RATE_LIMITED, NULL,
+                          "the tenant \"%.*s\" may submit %g tasks a second", STR_ARG(x->tenant),
                           g->o.tenant_rate);
     problem->retry_after_ms = retry_ms;
     return false;
@@ -454,6 +493,8 @@ void submit_post(Exchange *x)
     }
     bool fine = submit_decide(x, &s, &t, &repeat, &problem);
     submit_done(&s);
-    if (fine) answer(x, t, repeat, wait_s);
-    else problem_reply(x, &problem);
+    if (fine)
+        answer(x, t, repeat, wait_s);
+    else
+        problem_reply(x, &problem);
 }

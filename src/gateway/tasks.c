@@ -5,8 +5,8 @@
 #include <string.h>
 
 #define LIST_DEFAULT 50
-#define LIST_MAX 200
-#define LIST_SCAN 20000 /* tasks looked at for one page: then the cursor goes on from there */
+#define LIST_MAX     200
+#define LIST_SCAN    20000 /* tasks looked at for one page: then the cursor goes on from there */
 
 /* Answers with the task as it is now; leaves once its last record is durable. */
 void tasks_answer(Exchange *x, Task *t, int status, bool with_input)
@@ -35,10 +35,14 @@ void tasks_get(Exchange *x)
     }
     Task *t = query_task(x);
     if (!t) return;
-    bool wait = (wait_s || prefer_s) && !task_state_terminal(t->state) && !x->g->draining && !x->head_only;
-    if (!wait) tasks_answer(x, t, 200, with_input);
-    else if (wait_s) watch_task(x, t, WATCH_CHANGE, (uint32_t)wait_s * 1000);
-    else watch_task(x, t, WATCH_FINISH, prefer_s * 1000);
+    bool wait = (wait_s || prefer_s) && !task_state_terminal(t->state) && !x->g->draining &&
+                !x->head_only;
+    if (!wait)
+        tasks_answer(x, t, 200, with_input);
+    else if (wait_s)
+        watch_task(x, t, WATCH_CHANGE, (uint32_t)wait_s * 1000);
+    else
+        watch_task(x, t, WATCH_FINISH, prefer_s * 1000);
 }
 
 static void decided(Exchange *x, Decision d, uint64_t no, int status)
@@ -88,7 +92,8 @@ void tasks_retry(Exchange *x)
     if (!t) return;
     if (!task_state_terminal(t->state)) {
         exchange_hold(x, t->last_seq);
-        problem_say(x, 409, CODE_CONFLICT, NULL, "the task is %s; only an ended one can be submitted again",
+        problem_say(x, 409, CODE_CONFLICT, NULL,
+                    "the task is %s; only an ended one can be submitted again",
                     task_state_name((TaskState)t->state));
         return;
     }
@@ -102,7 +107,8 @@ void tasks_retry(Exchange *x)
     Str tenant = core_sym(c, t->tenant);
     if (d.code == CODE_OK && !auth_rate(x, tenant, true, &retry_ms)) {
         d = (Decision){.code = CODE_RATE_LIMITED, .retry_after_ms = retry_ms};
-        snprintf(d.detail, sizeof d.detail, "the tenant may submit %g tasks a second", g->o.tenant_rate);
+        snprintf(d.detail, sizeof d.detail, "the tenant may submit %g tasks a second",
+                 g->o.tenant_rate);
     }
     if (d.code != CODE_OK) {
         Problem p = problem_of_decision(&d);
@@ -163,7 +169,7 @@ void tasks_log(Exchange *x)
 typedef struct {
     uint32_t states, classes;
     Sym model, version, tenant;
-    bool none;            /* a filter names what does not exist */
+    bool none; /* a filter names what does not exist */
     int64_t created_after_ns;
     uint64_t limit, before;
 } Filter;
@@ -186,9 +192,10 @@ static bool read_states(Exchange *x, Filter *f)
     while (next_item(&list, &one)) {
         TaskState s;
         if (task_state_from(one, &s)) {
-            problem_say(x, 422, CODE_INVALID_REQUEST, "status",
-                        "\"status\" is a list of queued, running, succeeded, failed, canceled, expired; \"%.*s\" is none of them",
-                        (int)MIN(one.n, (size_t)40), one.p);
+            problem_say(
+                x, 422, CODE_INVALID_REQUEST, "status",
+                "\"status\" is a list of queued, running, succeeded, failed, canceled, expired; \"%.*s\" is none of them",
+                (int)MIN(one.n, (size_t)40), one.p);
             return false;
         }
         f->states |= 1u << s;
@@ -203,9 +210,10 @@ static bool read_classes(Exchange *x, Filter *f)
     while (next_item(&list, &one)) {
         TaskClass c;
         if (task_class_from(one, &c)) {
-            problem_say(x, 422, CODE_INVALID_REQUEST, "priority",
-                        "\"priority\" is a list of critical, standard, batch; \"%.*s\" is none of them",
-                        (int)MIN(one.n, (size_t)40), one.p);
+            problem_say(
+                x, 422, CODE_INVALID_REQUEST, "priority",
+                "\"priority\" is a list of critical, standard, batch; \"%.*s\" is none of them",
+                (int)MIN(one.n, (size_t)40), one.p);
             return false;
         }
         f->classes |= 1u << c;
@@ -226,7 +234,8 @@ static bool read_names(Exchange *x, Filter *f)
     }
     bool named = query_get(x, "tenant", &s);
     if (named && !x->any_tenant && !str_eq(s, x->tenant)) {
-        problem_say(x, 403, CODE_FORBIDDEN, "tenant", "your key sees the tenant \"%.*s\" only", STR_ARG(x->tenant));
+        problem_say(x, 403, CODE_FORBIDDEN, "tenant", "your key sees the tenant \"%.*s\" only",
+                    STR_ARG(x->tenant));
         return false;
     }
     if (!named && !x->any_tenant) {
@@ -242,9 +251,9 @@ static bool read_names(Exchange *x, Filter *f)
 
 static bool matches(const Task *t, const Filter *f)
 {
-    return (!f->states || f->states >> t->state & 1) && (!f->classes || f->classes >> t->class & 1) &&
-           (!f->model || t->model == f->model) && (!f->version || t->version == f->version) &&
-           (!f->tenant || t->tenant == f->tenant);
+    return (!f->states || f->states >> t->state & 1) &&
+           (!f->classes || f->classes >> t->class & 1) && (!f->model || t->model == f->model) &&
+           (!f->version || t->version == f->version) && (!f->tenant || t->tenant == f->tenant);
 }
 
 void tasks_list(Exchange *x)
@@ -258,18 +267,22 @@ void tasks_list(Exchange *x)
         !query_uint(x, "limit", LIST_MAX, &f.limit, &given))
         return;
     if (given && !f.limit) {
-        problem_say(x, 422, CODE_INVALID_REQUEST, "limit", "\"limit\" must be from 1 to %d", LIST_MAX);
+        problem_say(x, 422, CODE_INVALID_REQUEST, "limit", "\"limit\" must be from 1 to %d",
+                    LIST_MAX);
         return;
     }
     if (query_get(x, "created_after", &s) && parse_time(s, &f.created_after_ns)) {
-        problem_say(x, 422, CODE_INVALID_REQUEST, "created_after",
-                    "\"created_after\" must be a time such as 2026-11-22T14:47:50Z; in a URL, write '+' as %%2B");
+        problem_say(
+            x, 422, CODE_INVALID_REQUEST, "created_after",
+            "\"created_after\" must be a time such as 2026-11-22T14:47:50Z; in a URL, write '+' as %%2B");
         return;
     }
     /* A cursor is "c" and the task number to go on below. */
     if (query_get(x, "cursor", &s)) {
-        if (s.n < 2 || s.p[0] != 'c' || parse_u64((Str){s.p + 1, s.n - 1}, &f.before) || !f.before) {
-            problem_say(x, 422, CODE_INVALID_REQUEST, "cursor", "\"cursor\" must be what \"next\" of the page before said");
+        if (s.n < 2 || s.p[0] != 'c' || parse_u64((Str){s.p + 1, s.n - 1}, &f.before) ||
+            !f.before) {
+            problem_say(x, 422, CODE_INVALID_REQUEST, "cursor",
+                        "\"cursor\" must be what \"next\" of the page before said");
             return;
         }
     }
@@ -280,7 +293,8 @@ void tasks_list(Exchange *x)
     uint64_t before = f.before;
     size_t scanned = 0;
     for (Task *t = f.none ? NULL : core_older(c, before); t; t = core_older(c, before)) {
-        if (f.created_after_ns && t->created_ns <= f.created_after_ns) break; /* numbers rise with time */
+        if (f.created_after_ns && t->created_ns <= f.created_after_ns)
+            break; /* numbers rise with time */
         if (found == f.limit || scanned++ == LIST_SCAN) {
             next = before;
             break;
@@ -291,8 +305,10 @@ void tasks_list(Exchange *x)
         render_task(g, t, false, false, &g->body);
     }
     buf_puts(&g->body, "],\"next\":");
-    if (next) buf_printf(&g->body, "\"c%llu\"", (unsigned long long)next);
-    else buf_puts(&g->body, "null");
+    if (next)
+        buf_printf(&g->body, "\"c%llu\"", (unsigned long long)next);
+    else
+        buf_puts(&g->body, "null");
     buf_puts(&g->body, ",\"at_seq\":");
     json_put_u64(&g->body, seq);
     buf_putc(&g->body, '}');

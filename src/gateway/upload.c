@@ -13,11 +13,11 @@
 #include <strings.h>
 #include <unistd.h>
 
-#define JOB_MIN (256 * KIB)   /* a job for less is made only at the end */
+#define JOB_MIN     (256 * KIB) /* a job for less is made only at the end */
 #define PENDING_MAX (2 * MIB)
 
 typedef struct {
-    Exchange *x;              /* NULL: it is gone */
+    Exchange *x; /* NULL: it is gone */
     Gateway *g;
     char id[32], tenant[64], name[256], type[128];
     uint64_t owner_task, token;
@@ -139,13 +139,15 @@ static void finish(Upload *u)
     Exchange *x = u->x;
     Problem p;
     if (u->owner_task && !g->p.lease_is_live(g->p.ctx, u->owner_task, u->token)) {
-        p = problem_of(409, CODE_CONFLICT, "token", "the lease ended while the file was sent; drop the task");
+        p = problem_of(409, CODE_CONFLICT, "token",
+                       "the lease ended while the file was sent; drop the task");
         refuse(u, &p);
         return;
     }
-    Decision d = g->p.put_file(g->p.ctx, str_from(u->id), str_from(u->tenant), u->size, &u->got, str_from(u->name),
-                               str_from(u->type), u->owner_task);
-    const File *f = d.code == CODE_OK ? core_file_find(core_of(g), str_from(u->id), (Str){"", 0}) : NULL;
+    Decision d = g->p.put_file(g->p.ctx, str_from(u->id), str_from(u->tenant), u->size, &u->got,
+                               str_from(u->name), str_from(u->type), u->owner_task);
+    const File *f = d.code == CODE_OK ? core_file_find(core_of(g), str_from(u->id), (Str){"", 0})
+                                      : NULL;
     if (!f) {
         p = problem_of_decision(&d);
         refuse(u, &p);
@@ -181,18 +183,24 @@ static void write_after(uv_work_t *w, int status)
         if (u->err == ERR_INVALID) {
             char hex[65];
             sha256_hex(&u->got, hex);
-            p = problem_of(422, CODE_INVALID_REQUEST, "sha256", "the bytes that came have the SHA-256 %s, not the one that was "
-                                                                "announced; send them again", hex);
+            p = problem_of(422, CODE_INVALID_REQUEST, "sha256",
+                           "the bytes that came have the SHA-256 %s, not the one that was "
+                           "announced; send them again",
+                           hex);
         } else if (u->err == ERR_NOSPC) {
-            p = problem_of(code_status(CODE_DISK_FULL), CODE_DISK_FULL, NULL, "the disk is full; nothing was stored");
+            p = problem_of(code_status(CODE_DISK_FULL), CODE_DISK_FULL, NULL,
+                           "the disk is full; nothing was stored");
         } else {
-            p = problem_of(500, CODE_INTERNAL, NULL, "the file could not be written: %s", err_text(u->err));
+            p = problem_of(500, CODE_INTERNAL, NULL, "the file could not be written: %s",
+                           err_text(u->err));
         }
         refuse(u, &p);
         return;
     }
-    if (u->finishing) finish(u);
-    else pump(u);
+    if (u->finishing)
+        finish(u);
+    else
+        pump(u);
 }
 
 /* ---- bytes ---- */
@@ -233,14 +241,16 @@ static void take(Exchange *x, Str piece)
         }
     }
     if (u->size > u->g->o.file_max) {
-        p = problem_of(413, CODE_TOO_LARGE, NULL, "the file is larger than %llu bytes", (unsigned long long)u->g->o.file_max);
+        p = problem_of(413, CODE_TOO_LARGE, NULL, "the file is larger than %llu bytes",
+                       (unsigned long long)u->g->o.file_max);
         refuse(u, &p);
         return;
     }
     u->whole = x->body_whole;
     if (u->whole && u->multipart) {
         if (!multipart_whole(&u->form)) {
-            p = problem_of(400, CODE_INVALID_REQUEST, NULL, "the form ends without its closing boundary, or holds no file");
+            p = problem_of(400, CODE_INVALID_REQUEST, NULL,
+                           "the form ends without its closing boundary, or holds no file");
             refuse(u, &p);
             return;
         }
@@ -284,7 +294,8 @@ static bool read_digest(Exchange *x, Upload *u, Problem *p)
     Str s;
     if (query_get(x, "sha256", &s)) {
         if (sha256_from_hex(s, &u->want)) {
-            *p = problem_of(422, CODE_INVALID_REQUEST, "sha256", "\"sha256\" must be 64 hexadecimal digits");
+            *p = problem_of(422, CODE_INVALID_REQUEST, "sha256",
+                            "\"sha256\" must be 64 hexadecimal digits");
             return false;
         }
         u->want_given = true;
@@ -299,8 +310,10 @@ static bool read_digest(Exchange *x, Upload *u, Problem *p)
             if (strncasecmp(s.p + k, "sha-256=", 8) == 0) at = s.p + k + 8;
         if (at && i < 2 && at < s.p + s.n && *at == ':') at++;
         if (u->multipart || !at || !read_base64(at, (size_t)(s.p + s.n - at), &u->want)) {
-            *p = problem_of(422, CODE_INVALID_REQUEST, names[i],
-                            "%s must hold sha-256=:BASE64: of a raw body; for a form use ?sha256=HEX of the file", names[i]);
+            *p = problem_of(
+                422, CODE_INVALID_REQUEST, names[i],
+                "%s must hold sha-256=:BASE64: of a raw body; for a form use ?sha256=HEX of the file",
+                names[i]);
             return false;
         }
         u->want_given = true;
@@ -313,15 +326,18 @@ static bool read_owner(Exchange *x, Upload *u, Problem *p)
 {
     Gateway *g = x->g;
     Str task, token;
-    bool worker_only = !(x->scopes & ~(uint32_t)SCOPE_WORKER), has_task = query_get(x, "task", &task);
+    bool worker_only = !(x->scopes & ~(uint32_t)SCOPE_WORKER),
+         has_task = query_get(x, "task", &task);
     snprintf(u->tenant, sizeof u->tenant, "%.*s", STR_ARG(x->tenant));
     if (!worker_only && !has_task) return true;
     if (!worker_only && !(x->scopes & SCOPE_WORKER)) {
-        *p = problem_of(403, CODE_FORBIDDEN, "task", "only a worker uploads for a task; leave \"task\" and \"token\" out");
+        *p = problem_of(403, CODE_FORBIDDEN, "task",
+                        "only a worker uploads for a task; leave \"task\" and \"token\" out");
         return false;
     }
     if (!has_task || !query_get(x, "token", &token) || parse_u64(token, &u->token)) {
-        *p = problem_of(422, CODE_INVALID_REQUEST, "task", "a worker's upload needs ?task=task_…&token=N of a lease it holds");
+        *p = problem_of(422, CODE_INVALID_REQUEST, "task",
+                        "a worker's upload needs ?task=task_…&token=N of a lease it holds");
         return false;
     }
     u->owner_task = query_task_no(g, task);
@@ -346,14 +362,18 @@ void files_post(Exchange *x)
     u->multipart = http_media_is(type, "multipart/form-data");
     if (query_get(x, "name", &name)) {
         file_name_clean(name, u->name);
-        if (!u->name[0]) p = problem_of(422, CODE_INVALID_REQUEST, "name", "\"name\" must be a file name of at most 255 bytes");
+        if (!u->name[0])
+            p = problem_of(422, CODE_INVALID_REQUEST, "name",
+                           "\"name\" must be a file name of at most 255 bytes");
     }
     if (!p.status && u->multipart) {
-        if (multipart_init(&u->form, type)) p = problem_of(400, CODE_INVALID_REQUEST, "Content-Type", "%s", u->form.why);
+        if (multipart_init(&u->form, type))
+            p = problem_of(400, CODE_INVALID_REQUEST, "Content-Type", "%s", u->form.why);
         u->form.data = put;
         u->form.ctx = u;
     } else if (!p.status && !media_type_clean(type, u->type)) {
-        p = problem_of(422, CODE_INVALID_REQUEST, "Content-Type", "the Content-Type is not a media type of at most 127 characters");
+        p = problem_of(422, CODE_INVALID_REQUEST, "Content-Type",
+                       "the Content-Type is not a media type of at most 127 characters");
     }
     if (!p.status && !(x->scopes & SCOPE_WORKER)) {
         Decision d = g->p.accepting(g->p.ctx);

@@ -69,7 +69,8 @@ void view_models(Exchange *x)
 
 static void no_model(Exchange *x)
 {
-    problem_say(x, 404, CODE_UNKNOWN_MODEL, NULL, "there is no such model; GET /v1/models lists what there is");
+    problem_say(x, 404, CODE_UNKNOWN_MODEL, NULL,
+                "there is no such model; GET /v1/models lists what there is");
 }
 
 void view_model(Exchange *x)
@@ -142,7 +143,8 @@ void view_worker(Exchange *x)
     buf_clear(&g->body);
     g->p.workers_json(g->p.ctx, x->params[0], &g->body);
     if (!g->body.len) {
-        problem_say(x, 404, CODE_NOT_FOUND, NULL, "there is no such worker; GET /v1/workers lists those there are");
+        problem_say(x, 404, CODE_NOT_FOUND, NULL,
+                    "there is no such worker; GET /v1/workers lists those there are");
         return;
     }
     exchange_hold(x, g->p.last_seq(g->p.ctx));
@@ -209,7 +211,8 @@ void view_tenants(Exchange *x)
         json_put_str(b, name);
         for (TaskState s = TASK_QUEUED; s < TASK_STATES; s++)
             buf_printf(b, ",\"%s\":%llu", task_state_name(s), (unsigned long long)t->tasks[s]);
-        buf_printf(b, ",\"submitted_total\":%llu,\"idempotency_keys\":%llu,\"device_ms_total\":%llu}",
+        buf_printf(b,
+                   ",\"submitted_total\":%llu,\"idempotency_keys\":%llu,\"device_ms_total\":%llu}",
                    (unsigned long long)t->submitted_total, (unsigned long long)t->idem_keys,
                    (unsigned long long)(t->device_ns_total / NS_PER_MS));
     }

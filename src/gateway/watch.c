@@ -44,7 +44,8 @@ void watch_again(Exchange *x, uint32_t timeout_ms)
 void watch_stop(Exchange *x)
 {
     Gateway *g = x->g;
-    if (heap_has(&x->timer)) heap_del(&g->timers, &x->timer); /* the timer may fire early and find nothing: harmless */
+    if (heap_has(&x->timer))
+        heap_del(&g->timers, &x->timer); /* the timer may fire early and find nothing: harmless */
     if (x->watching == WATCH_NONE) return;
     x->watching = WATCH_NONE;
     table_del(&g->watch, &x->watch);
@@ -57,9 +58,13 @@ static void answer_now(Exchange *x)
     WatchMode mode = x->watching;
     Task *t = core_task(core_of(x->g), x->watch_no);
     watch_stop(x);
-    if (mode == WATCH_EVENTS) exchange_end(x);
-    else if (t) tasks_answer(x, t, mode == WATCH_SUBMIT && !task_state_terminal(t->state) ? 202 : 200, false);
-    else problem_say(x, 410, CODE_GONE, NULL, "the task has left memory");
+    if (mode == WATCH_EVENTS)
+        exchange_end(x);
+    else if (t)
+        tasks_answer(x, t, mode == WATCH_SUBMIT && !task_state_terminal(t->state) ? 202 : 200,
+                     false);
+    else
+        problem_say(x, 410, CODE_GONE, NULL, "the task has left memory");
 }
 
 void watch_due(Gateway *g)
@@ -67,8 +72,10 @@ void watch_due(Gateway *g)
     int64_t now = (int64_t)uv_now(g->loop);
     for (HeapNode *n = heap_min(&g->timers); n && n->key <= now; n = heap_min(&g->timers)) {
         Exchange *x = CONTAINER_OF(n, Exchange, timer);
-        if (x->watching == WATCH_EVENTS) events_beat(x);
-        else answer_now(x);
+        if (x->watching == WATCH_EVENTS)
+            events_beat(x);
+        else
+            answer_now(x);
     }
     arm(g);
 }
@@ -97,9 +104,14 @@ static void changed(Exchange *x, Task *t, const TaskEvent *e)
     case WATCH_FINISH:
         if (over) tasks_answer(x, t, 200, false);
         break;
-    case WATCH_CHANGE: tasks_answer(x, t, 200, false); break;
-    case WATCH_EVENTS: events_push(x, t, e); break;
-    case WATCH_NONE: break;
+    case WATCH_CHANGE:
+        tasks_answer(x, t, 200, false);
+        break;
+    case WATCH_EVENTS:
+        events_push(x, t, e);
+        break;
+    case WATCH_NONE:
+        break;
     }
 }
 
@@ -119,8 +131,10 @@ void gateway_task_progress(Gateway *g, Task *t)
     for (TableNode *n = table_first(&g->watch, hash_u64(t->no)), *next; n; n = next) {
         next = table_next(n);
         Exchange *x = CONTAINER_OF(n, Exchange, watch);
-        if (x->watching == WATCH_EVENTS) events_progress(x, t);
-        else if (x->watching == WATCH_CHANGE) tasks_answer(x, t, 200, false);
+        if (x->watching == WATCH_EVENTS)
+            events_progress(x, t);
+        else if (x->watching == WATCH_CHANGE)
+            tasks_answer(x, t, 200, false);
     }
 }
 

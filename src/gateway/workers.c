@@ -4,12 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PROTOCOL 1
+#define PROTOCOL         1
 #define REPORT_LINES_MAX 4096
-#define DEVICES_MAX 64
-#define MODELS_MAX 1024
-#define RUNNING_MAX 4096
-#define PING_S 5 /* six of them in a lease of 30 s: one lost is no matter */
+#define DEVICES_MAX      64
+#define MODELS_MAX       1024
+#define RUNNING_MAX      4096
+#define PING_S           5 /* six of them in a lease of 30 s: one lost is no matter */
 
 /* ---- register ---- */
 
@@ -41,7 +41,8 @@ static bool name_valid(Str s, size_t max)
 {
     if (s.n == 0 || s.n > max) return false;
     for (size_t i = 0; i < s.n; i++)
-        if ((unsigned char)s.p[i] <= 0x20 || s.p[i] == 0x7F || s.p[i] == ':' || s.p[i] == '/') return false;
+        if ((unsigned char)s.p[i] <= 0x20 || s.p[i] == 0x7F || s.p[i] == ':' || s.p[i] == '/')
+            return false;
     return true;
 }
 
@@ -56,8 +57,10 @@ static bool read_devices(yyjson_val *list, WorkerDevice *ret, size_t *len, JsonF
     }
     yyjson_arr_foreach(list, i, n, v)
     {
-        ret[i] = (WorkerDevice){.index = u32_in(v, "index"), .kind = str_in(v, "kind"),
-                                .memory_bytes = uint_in(v, "memory_bytes"), .threads = u32_in(v, "threads")};
+        ret[i] = (WorkerDevice){.index = u32_in(v, "index"),
+                                .kind = str_in(v, "kind"),
+                                .memory_bytes = uint_in(v, "memory_bytes"),
+                                .threads = u32_in(v, "threads")};
         if (!ret[i].kind.n || ret[i].kind.n > 64) {
             json_fault(f, "devices", "device %zu has no \"kind\", such as \"cpu\" or \"cuda\"", i);
             return false;
@@ -79,17 +82,25 @@ static bool read_models(yyjson_val *list, WorkerModel *ret, size_t *len, JsonFau
     {
         WorkerModel *m = &ret[i];
         *m = (WorkerModel){
-            .name = str_in(v, "name"), .version = str_in(v, "version"), .engine = str_in(v, "engine"),
-            .description = str_in(v, "description"), .max_batch = u32_in(v, "max_batch"),
-            .batch_delay_ms = u32_in(v, "batch_delay_ms"), .continuous = yyjson_is_true(in(v, "continuous")),
+            .name = str_in(v, "name"),
+            .version = str_in(v, "version"),
+            .engine = str_in(v, "engine"),
+            .description = str_in(v, "description"),
+            .max_batch = u32_in(v, "max_batch"),
+            .batch_delay_ms = u32_in(v, "batch_delay_ms"),
+            .continuous = yyjson_is_true(in(v, "continuous")),
             .memory_bytes = uint_in(v, "memory_bytes"),
         };
         if (!name_valid(m->name, 128) || !name_valid(m->version, 64)) {
-            json_fault(f, "models", "model %zu needs a \"name\" and a \"version\" without blanks, ':' and '/'", i);
+            json_fault(f, "models",
+                       "model %zu needs a \"name\" and a \"version\" without blanks, ':' and '/'",
+                       i);
             return false;
         }
         if (sha256_from_hex(str_in(v, "digest"), &m->digest)) {
-            json_fault(f, "models", "the \"digest\" of \"%.*s\" must be a SHA-256 in 64 hexadecimal digits", STR_ARG(m->name));
+            json_fault(f, "models",
+                       "the \"digest\" of \"%.*s\" must be a SHA-256 in 64 hexadecimal digits",
+                       STR_ARG(m->name));
             return false;
         }
     }
@@ -107,7 +118,8 @@ static bool read_running(Gateway *g, yyjson_val *list, WorkerHeld *ret, size_t *
     }
     yyjson_arr_foreach(list, i, n, v)
     {
-        ret[i] = (WorkerHeld){.task_no = query_task_no(g, str_in(v, "id")), .token = uint_in(v, "token")};
+        ret[i] = (WorkerHeld){.task_no = query_task_no(g, str_in(v, "id")),
+                              .token = uint_in(v, "token")};
     }
     *len = list ? yyjson_arr_size(list) : 0;
     return true;
@@ -118,7 +130,8 @@ static bool speaks(yyjson_val *list)
     size_t i, n;
     yyjson_val *v;
     uint64_t version;
-    yyjson_arr_foreach(list, i, n, v) if (json_val_uint(v, &version) && version == PROTOCOL) return true;
+    yyjson_arr_foreach(list, i, n,
+                       v) if (json_val_uint(v, &version) && version == PROTOCOL) return true;
     return false;
 }
 
@@ -136,17 +149,24 @@ void worker_register(Exchange *x)
     WorkerHello h = {.devices = lists->devices, .models = lists->models, .running = lists->running};
     char id[40] = "";
     if (f.bad) goto out;
-    if (!yyjson_is_obj(root)) json_fault(&f, NULL, "a JSON object is expected");
+    if (!yyjson_is_obj(root))
+        json_fault(&f, NULL, "a JSON object is expected");
     else if (!speaks(in(root, "protocol")))
-        json_fault(&f, "protocol", "this server speaks version %d of the worker protocol; \"protocol\" must list it", PROTOCOL);
+        json_fault(
+            &f, "protocol",
+            "this server speaks version %d of the worker protocol; \"protocol\" must list it",
+            PROTOCOL);
     if (f.bad) goto out;
     h.name = str_in(root, "name");
     h.region = str_in(root, "region");
     h.former_id = str_in(root, "worker");
     h.runtime = str_in(root, "runtime");
     (void)json_val_int(in(root, "pid"), &h.pid);
-    if (h.name.n == 0 || h.name.n > 128 || h.region.n > 64 || h.former_id.n > 39 || h.runtime.n > 256)
-        json_fault(&f, "name", "\"name\" must be 1 to 128 bytes long, \"region\" at most 64, \"runtime\" at most 256");
+    if (h.name.n == 0 || h.name.n > 128 || h.region.n > 64 || h.former_id.n > 39 ||
+        h.runtime.n > 256)
+        json_fault(
+            &f, "name",
+            "\"name\" must be 1 to 128 bytes long, \"region\" at most 64, \"runtime\" at most 256");
     if (f.bad || !read_devices(in(root, "devices"), lists->devices, &h.devices_len, &f) ||
         !read_models(in(root, "models"), lists->models, &h.models_len, &f) ||
         !read_running(g, in(root, "running"), lists->running, &h.running_len, &f))
@@ -270,7 +290,8 @@ void worker_done_gateway(Gateway *g)
 
 /* ---- reports ---- */
 
-static const char *const kinds[] = {"started", "progress", "checkpoint", "log", "result", "error", "released", "pong", "telemetry"};
+static const char *const kinds[] = {"started", "progress", "checkpoint", "log",      "result",
+                                    "error",   "released", "pong",       "telemetry"};
 static const char *const answers[] = {"accepted", "duplicate", "fenced", "invalid"};
 
 typedef struct {
@@ -296,7 +317,8 @@ static bool read_lease(Exchange *x, Report *p)
     const JsonMember *id = json_member(j, "id"), *token = json_member(j, "token");
     Str text;
     if (!id || !json_val_str(id->val, &text)) return invalid(p, "\"id\" must be a task's id");
-    if (!token || !json_val_uint(token->val, &p->r.lease.token) || p->r.lease.token > (uint64_t)INT64_MAX)
+    if (!token || !json_val_uint(token->val, &p->r.lease.token) ||
+        p->r.lease.token > (uint64_t)INT64_MAX)
         return invalid(p, "\"token\" must be the lease's token");
     p->r.lease.task_no = query_task_no(x->g, text);
     return true;
@@ -323,12 +345,16 @@ static bool read_result(Exchange *x, Report *p)
         if (str_eqz(j->members[i].name, "output")) out = &j->members[i];
     if (!out) return invalid(p, "\"output\" is missing");
     if (out->text.n > TASK_INLINE_MAX)
-        return invalid(p, "the output has %zu bytes; over %zu upload it as a file and refer to it", out->text.n, TASK_INLINE_MAX);
+        return invalid(p, "the output has %zu bytes; over %zu upload it as a file and refer to it",
+                       out->text.n, TASK_INLINE_MAX);
     p->r.output = out->text;
     p->r.files = p->files;
     const Task *t = core_task(core_of(x->g), p->r.lease.task_no);
-    if (!t || (!memchr(out->text.p, '$', out->text.n) && !memchr(out->text.p, '\\', out->text.n))) return true;
-    if (submit_files(x, out->val, core_sym(core_of(x->g), t->tenant), "output", p->files, &p->r.files_len, &problem)) return true;
+    if (!t || (!memchr(out->text.p, '$', out->text.n) && !memchr(out->text.p, '\\', out->text.n)))
+        return true;
+    if (submit_files(x, out->val, core_sym(core_of(x->g), t->tenant), "output", p->files,
+                     &p->r.files_len, &problem))
+        return true;
     return invalid(p, "%s", problem.detail);
 }
 
@@ -341,12 +367,15 @@ static bool read_error(const Json *j, Report *p)
         !json_bool(json_member(j, "retryable"), &p->r.retryable, &f))
         return invalid(p, "%s", f.detail);
     if (fail_from(code, &p->r.fail) || p->r.fail == FAIL_NONE)
-        return invalid(p, "\"code\" must be one of model_error, model_crashed, out_of_memory, bad_input, bad_output, timeout, "
-                          "internal");
+        return invalid(
+            p,
+            "\"code\" must be one of model_error, model_crashed, out_of_memory, bad_input, bad_output, timeout, "
+            "internal");
     /* A message is for people and bounded: cut between characters. */
     if (p->r.text.n > TASK_MESSAGE_MAX) {
         p->r.text.n = TASK_MESSAGE_MAX;
-        while (p->r.text.n && ((unsigned char)p->r.text.p[p->r.text.n] & 0xC0) == 0x80) p->r.text.n--;
+        while (p->r.text.n && ((unsigned char)p->r.text.p[p->r.text.n] & 0xC0) == 0x80)
+            p->r.text.n--;
     }
     return true;
 }
@@ -356,11 +385,13 @@ static bool read_checkpoint(Exchange *x, Report *p)
     const Json *j = &x->g->json;
     JsonFault f = {0};
     Str id = {"", 0};
-    if (!json_uint(json_member(j, "unit"), 0, INT64_MAX, &p->r.unit, &f) || !json_str(json_member(j, "file"), 1, 64, &id, &f))
+    if (!json_uint(json_member(j, "unit"), 0, INT64_MAX, &p->r.unit, &f) ||
+        !json_str(json_member(j, "file"), 1, 64, &id, &f))
         return invalid(p, "%s", f.detail);
     if (!id.n) return true;
     const File *file = core_file_find(core_of(x->g), id, (Str){"", 0});
-    if (!file || file->owner_task != p->r.lease.task_no) return invalid(p, "\"file\" is not a file of this task");
+    if (!file || file->owner_task != p->r.lease.task_no)
+        return invalid(p, "\"file\" is not a file of this task");
     p->r.file_no = file->no;
     return true;
 }
@@ -370,7 +401,8 @@ static bool read_telemetry(const Json *j, Report *p)
     JsonFault f = {0};
     Str event = {"", 0};
     uint64_t device = 0, load = 0, batch = 0;
-    if (!json_str(json_member(j, "event"), 1, 32, &event, &f) || !json_str(json_member(j, "model"), 1, 128, &p->r.model, &f) ||
+    if (!json_str(json_member(j, "event"), 1, 32, &event, &f) ||
+        !json_str(json_member(j, "model"), 1, 128, &p->r.model, &f) ||
         !json_str(json_member(j, "version"), 1, 64, &p->r.version, &f) ||
         !json_uint(json_member(j, "device"), 0, UINT32_MAX, &device, &f) ||
         !json_uint(json_member(j, "load_ns"), 0, (uint64_t)INT64_MAX, &load, &f) ||
@@ -378,10 +410,14 @@ static bool read_telemetry(const Json *j, Report *p)
         !json_uint(json_member(j, "max_batch"), 0, UINT32_MAX, &batch, &f) ||
         !json_str(json_member(j, "message"), 0, 64 * KIB, &p->r.text, &f))
         return invalid(p, "%s", f.detail);
-    if (str_eqz(event, "loaded")) p->r.kind = REPORT_LOADED;
-    else if (str_eqz(event, "unloaded")) p->r.kind = REPORT_UNLOADED;
-    else if (str_eqz(event, "load_failed")) p->r.kind = REPORT_LOAD_FAILED;
-    else return invalid(p, "\"event\" must be loaded, unloaded or load_failed");
+    if (str_eqz(event, "loaded"))
+        p->r.kind = REPORT_LOADED;
+    else if (str_eqz(event, "unloaded"))
+        p->r.kind = REPORT_UNLOADED;
+    else if (str_eqz(event, "load_failed"))
+        p->r.kind = REPORT_LOAD_FAILED;
+    else
+        return invalid(p, "\"event\" must be loaded, unloaded or load_failed");
     if (!p->r.model.p || !p->r.version.p) return invalid(p, "\"model\" and \"version\" are needed");
     p->r.device = (uint32_t)device;
     p->r.load_ns = (int64_t)load;
@@ -394,8 +430,9 @@ static bool read_telemetry(const Json *j, Report *p)
     yyjson_obj_foreach(unit->val, i, n, key, val)
     {
         uint64_t size, ns;
-        if (parse_u64((Str){yyjson_get_str(key), yyjson_get_len(key)}, &size) || !json_val_uint(val, &ns) || size < 1 ||
-            size > 256 || (size & (size - 1)) || ns > (uint64_t)INT64_MAX)
+        if (parse_u64((Str){yyjson_get_str(key), yyjson_get_len(key)}, &size) ||
+            !json_val_uint(val, &ns) || size < 1 || size > 256 || (size & (size - 1)) ||
+            ns > (uint64_t)INT64_MAX)
             return invalid(p, "\"unit_ns\" gives nanoseconds for batches of 1, 2, 4 … 256");
         p->r.unit_ns[__builtin_ctzll(size)] = (int64_t)ns;
     }
@@ -414,7 +451,8 @@ static bool read_pong(const Json *j, Report *p)
     yyjson_arr_foreach(held->val, i, n, v)
     {
         p->held[i].task_no = 0;
-        if (!json_val_uint(v, &p->held[i].token)) return invalid(p, "\"held\" must be a list of tokens");
+        if (!json_val_uint(v, &p->held[i].token))
+            return invalid(p, "\"held\" must be a list of tokens");
     }
     p->r.held_len = yyjson_arr_size(held->val);
     return true;
@@ -427,10 +465,13 @@ static bool read_report(Exchange *x, Str line, Report *p)
     Str kind = {"", 0};
     uint64_t step = 0, steps = 0;
     memset(&p->r, 0, sizeof p->r);
-    if (!json_read_object(j, line, NULL, &f) || !json_str(json_member(j, "t"), 1, 32, &kind, &f)) return invalid(p, "%s", f.detail);
+    if (!json_read_object(j, line, NULL, &f) || !json_str(json_member(j, "t"), 1, 32, &kind, &f))
+        return invalid(p, "%s", f.detail);
     size_t k = 0;
     while (k < ARRAY_LEN(kinds) && !str_eqz(kind, kinds[k])) k++;
-    if (k == ARRAY_LEN(kinds)) return invalid(p, "\"t\" must name a report, such as \"result\"; see docs/worker-protocol.md");
+    if (k == ARRAY_LEN(kinds))
+        return invalid(p,
+                       "\"t\" must name a report, such as \"result\"; see docs/worker-protocol.md");
     p->r.kind = (ReportKind)k;
     if (k == ARRAY_LEN(kinds) - 1) return read_telemetry(j, p);
     if (p->r.kind == REPORT_PONG) return read_pong(j, p);
@@ -443,11 +484,17 @@ static bool read_report(Exchange *x, Str line, Report *p)
         p->r.step = (uint32_t)step;
         p->r.steps = (uint32_t)steps;
         return true;
-    case REPORT_CHECKPOINT: return read_checkpoint(x, p);
-    case REPORT_LOG: return json_str(json_member(j, "text"), 0, 1 * MIB, &p->r.text, &f) || invalid(p, "%s", f.detail);
-    case REPORT_RESULT: return read_result(x, p);
-    case REPORT_ERROR: return read_error(j, p);
-    default: return true;
+    case REPORT_CHECKPOINT:
+        return read_checkpoint(x, p);
+    case REPORT_LOG:
+        return json_str(json_member(j, "text"), 0, 1 * MIB, &p->r.text, &f) ||
+               invalid(p, "%s", f.detail);
+    case REPORT_RESULT:
+        return read_result(x, p);
+    case REPORT_ERROR:
+        return read_error(j, p);
+    default:
+        return true;
     }
 }
 
@@ -469,15 +516,17 @@ void worker_reports(Exchange *x)
         if (line.n && line.p[line.n - 1] == '\r') line.n--;
         if (!line.n) continue;
         if (++lines > REPORT_LINES_MAX) {
-            buf_puts(out, "{\"status\":\"invalid\",\"detail\":\"at most 4096 lines a call; send this one again\"}\n");
+            buf_puts(
+                out,
+                "{\"status\":\"invalid\",\"detail\":\"at most 4096 lines a call; send this one again\"}\n");
             continue;
         }
         buf_clear(&detail);
         ReportAnswer a = REPORT_INVALID;
         if (read_report(x, line, p)) {
             a = g->p.worker_report(g->p.ctx, x->params[0], &p->r, &detail);
-            durable |= p->r.kind == REPORT_CHECKPOINT || p->r.kind == REPORT_RESULT || p->r.kind == REPORT_ERROR ||
-                       p->r.kind == REPORT_RELEASED;
+            durable |= p->r.kind == REPORT_CHECKPOINT || p->r.kind == REPORT_RESULT ||
+                       p->r.kind == REPORT_ERROR || p->r.kind == REPORT_RELEASED;
         } else {
             buf_puts(&detail, p->why);
         }

@@ -1,5 +1,5 @@
 /* Invariants
- *   I1  A connection is in `dirty` exactly while out.len > 0 and it is not closing.
+ *   I1  A connection is in `dirty` when its out has grown, or it is to finish, since the last flush.
  *   I2  At most one uv_write per connection is under way; flight holds its bytes until it ends.
  *   I3  read, ended and drained are never called after tcp_close or tcp_finish; gone is called once, last. */
 #include "io/tcp.h"
@@ -9,9 +9,9 @@
 #include <string.h>
 
 #define READ_CHUNK (64 * KIB)
-#define BACKLOG 1024
-#define LINGER_MS 2000
-#define OUT_KEEP (64 * KIB) /* memory an idle connection may keep */
+#define BACKLOG    1024
+#define LINGER_MS  2000
+#define OUT_KEEP   (64 * KIB) /* memory an idle connection may keep */
 
 struct TcpListener {
     uv_loop_t *loop;
@@ -37,7 +37,8 @@ static int split(const char *host_port, char host[64], char port[16], Buf *why)
         first++;
         last--;
     }
-    if (!colon || last < first || (size_t)(last - first) >= 64 || strlen(colon + 1) == 0 || strlen(colon + 1) >= 16) {
+    if (!colon || last < first || (size_t)(last - first) >= 64 || strlen(colon + 1) == 0 ||
+        strlen(colon + 1) >= 16) {
         buf_printf(why, "\"%s\" is not HOST:PORT; an example is 127.0.0.1:8700", host_port);
         return ERR_INVALID;
     }
@@ -224,13 +225,15 @@ void tcp_finish(Tcp *c)
     if (c->closing || c->finishing) return;
     c->finishing = true;
     c->linger_until_ms = uv_now(c->listener->loop) + LINGER_MS;
-    if (list_empty(&c->dirty)) list_push_back(&c->listener->dirty, &c->dirty); /* settled at the end of the turn */
+    if (list_empty(&c->dirty))
+        list_push_back(&c->listener->dirty, &c->dirty); /* settled at the end of the turn */
 }
 
 static void on_connection(uv_stream_t *s, int status)
 {
     TcpListener *l = CONTAINER_OF(s, TcpListener, handle);
-    if (status < 0) return; /* too many open files, an aborted handshake: the next one may do better */
+    if (status < 0)
+        return; /* too many open files, an aborted handshake: the next one may do better */
     Tcp *c = l->ops.fresh(l->ops.ctx);
     if (!c) { /* accept and drop, or the loop would be woken for it for ever */
         c = mem_new(sizeof *c);
@@ -270,8 +273,7 @@ static void on_sweep(uv_timer_t *h)
 {
     TcpListener *l = CONTAINER_OF(h, TcpListener, sweep);
     uint64_t now = uv_now(l->loop);
-    LIST_FOR(c, &l->conns, Tcp, link)
-    {
+    LIST_FOR (c, &l->conns, Tcp, link) {
         if (c->finishing && c->shut && now >= c->linger_until_ms) tcp_close(c);
     }
 }
@@ -281,14 +283,18 @@ static void on_handle_closed(uv_handle_t *h)
     ((TcpListener *)h->data)->handles--;
 }
 
-int tcp_listen(uv_loop_t *loop, const char *host_port, const TcpOps *ops, TcpListener **ret, Buf *why)
+int tcp_listen(uv_loop_t *loop, const char *host_port, const TcpOps *ops, TcpListener **ret,
+               Buf *why)
 {
     char host[64], port[16];
     int err = split(host_port, host, port, why);
     if (err) return err;
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found = NULL;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV},
+                    *found = NULL;
     /* The name that means this machine needs no resolver. */
-    const char *name = strcmp(host, "localhost") == 0 ? "127.0.0.1" : host[0] && strcmp(host, "*") ? host : NULL;
+    const char *name = strcmp(host, "localhost") == 0 ? "127.0.0.1"
+                       : host[0] && strcmp(host, "*") ? host
+                                                      : NULL;
     int gai = getaddrinfo(name, port, &hints, &found);
     if (gai || !found) {
         buf_printf(why, "cannot find the address of \"%s\": %s", host, gai_strerror(gai));
@@ -310,7 +316,10 @@ int tcp_listen(uv_loop_t *loop, const char *host_port, const TcpOps *ops, TcpLis
     if (!uv) uv = uv_listen((uv_stream_t *)&l->handle, BACKLOG, on_connection);
     if (uv) {
         buf_printf(why, "cannot listen on %s: %s", host_port, uv_strerror(uv));
-        if (uv == UV_EADDRINUSE) buf_puts(why, "; another program uses this port: stop it, or choose another one (0 takes a free one)");
+        if (uv == UV_EADDRINUSE)
+            buf_puts(
+                why,
+                "; another program uses this port: stop it, or choose another one (0 takes a free one)");
         tcp_close_all(l);
         while (!tcp_closed(l)) uv_run(loop, UV_RUN_NOWAIT);
         tcp_free(l);
@@ -362,8 +371,7 @@ void tcp_close_all(TcpListener *l)
     uv_close((uv_handle_t *)&l->prepare, on_handle_closed);
     uv_close((uv_handle_t *)&l->check, on_handle_closed);
     uv_close((uv_handle_t *)&l->sweep, on_handle_closed);
-    LIST_FOR(c, &l->conns, Tcp, link)
-    {
+    LIST_FOR (c, &l->conns, Tcp, link) {
         tcp_close(c);
     }
 }

@@ -16,17 +16,17 @@ typedef struct Tcp {
     uv_tcp_t handle;
     uv_write_t write;
     TcpListener *listener;
-    List link;           /* among the listener's connections */
-    List dirty;          /* among those with something in out */
-    Buf out, flight;     /* to leave at the end of this turn; handed to the kernel, not yet taken */
-    uint64_t moved_ms;   /* when bytes last moved in either direction (loop time) */
+    List link;         /* among the listener's connections */
+    List dirty;        /* among those with something in out */
+    Buf out, flight;   /* to leave at the end of this turn; handed to the kernel, not yet taken */
+    uint64_t moved_ms; /* when bytes last moved in either direction (loop time) */
     uint64_t linger_until_ms; /* finishing: when to give up waiting for the peer's end */
     bool reading, writing, finishing, closing, shut;
 } Tcp;
 
 typedef struct {
     void *ctx;
-    Tcp *(*fresh)(void *ctx);                      /* memory for a new connection; NULL: refuse it */
+    Tcp *(*fresh)(void *ctx); /* memory for a new connection; NULL: refuse it */
     void (*opened)(Tcp *c);
     void (*read)(Tcp *c, const char *p, size_t n); /* p is borrowed for the call */
     void (*ended)(Tcp *c);                         /* the peer sends no more; it may still listen */
@@ -36,24 +36,25 @@ typedef struct {
 
 /* host_port: "127.0.0.1:8700", "[::1]:0", "localhost:0", ":8700" (every address). ERR_INVALID, ERR_IO, ERR_EXISTS (in use), with
  * the reason and the remedy in why. */
-int tcp_listen(uv_loop_t *loop, const char *host_port, const TcpOps *ops, TcpListener **ret, Buf *why) HR_MUST_CHECK;
+int tcp_listen(uv_loop_t *loop, const char *host_port, const TcpOps *ops, TcpListener **ret,
+               Buf *why) HR_MUST_CHECK;
 const char *tcp_address(const TcpListener *l); /* "127.0.0.1:8700", the bound one */
 bool tcp_is_loopback(const TcpListener *l);
 size_t tcp_connections(const TcpListener *l);
-List *tcp_list(TcpListener *l);                /* of Tcp.link */
+List *tcp_list(TcpListener *l); /* of Tcp.link */
 
-void tcp_stop(TcpListener *l);                 /* no new connections */
-void tcp_close_all(TcpListener *l);            /* the connections too */
-bool tcp_closed(const TcpListener *l);         /* every handle is: tcp_free may follow */
+void tcp_stop(TcpListener *l);         /* no new connections */
+void tcp_close_all(TcpListener *l);    /* the connections too */
+bool tcp_closed(const TcpListener *l); /* every handle is: tcp_free may follow */
 void tcp_free(TcpListener *l);
 
-Buf *tcp_out(Tcp *c);                          /* append to it; sent at the end of the turn */
-void tcp_flush(TcpListener *l);                /* now; called by itself before and after polling */
+Buf *tcp_out(Tcp *c);           /* append to it; sent at the end of the turn */
+void tcp_flush(TcpListener *l); /* now; called by itself before and after polling */
 size_t tcp_unsent(const Tcp *c);
 void tcp_read(Tcp *c, bool on);
 /* Closes once everything has left and the peer has read it: half-closes, then discards what still comes, for 2 s at most. So a
  * refusal reaches a client that is in the middle of sending. */
 void tcp_finish(Tcp *c);
-void tcp_close(Tcp *c);                        /* at once */
+void tcp_close(Tcp *c); /* at once */
 
 #endif

@@ -188,7 +188,7 @@ static int want(SegmentReader *r, uint64_t at, size_t n, const uint8_t **ret)
 {
     if (at > r->end || n > r->end - at) return 0;
     if (at < r->window_at || at + n > r->window_at + r->window_len) {
-        size_t cap = MAX(n, WINDOW_MIN);
+        size_t cap = MAX(n, (size_t)MIN(r->end, (uint64_t)WINDOW_MIN));
         if (cap > r->window_cap) {
             mem_free(r->window);
             r->window = NULL;

@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -167,6 +168,10 @@ Supervisor *supervisor_start(uv_loop_t *loop, const Config *config, const char *
                       .key_file = key_file,
                       .events = *events,
                       .len = config->workers.devices};
+    /* A child that starts while we die must see it: it compares this with its parent. */
+    char pid[24];
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    setenv("HEADRACE_PARENT", pid, 1);
     s->children = mem_new(s->len * sizeof *s->children);
     for (uint32_t i = 0; i < s->len; i++) {
         Child *c = &s->children[i];

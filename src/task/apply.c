@@ -285,6 +285,7 @@ static bool apply_submit(const At *at, const RecSubmit *r)
     c->next_no++;
     t->no = r->no;
     t->created_seq = t->last_seq = at->seq;
+    t->created_epoch = c->epoch;
     t->created_ns = at->time_ns;
     t->not_before_ns = r->not_before_ns;
     t->deadline_ns = r->deadline_ns;

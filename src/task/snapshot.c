@@ -238,6 +238,7 @@ static void task_files(Pass *p, Task *t)
 static void task(Pass *p, Task *t)
 {
     p_u64(p, &t->no);
+    p_u64(p, &t->created_epoch);
     p_u64(p, &t->created_seq);
     p_u64(p, &t->last_seq);
     p_u64(p, &t->finished_seq);

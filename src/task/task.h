@@ -148,7 +148,8 @@ typedef struct {  /* what few tasks have */
 
 typedef struct Task {
     uint64_t no;
-    uint64_t created_seq; /* sequence of its submit record */
+    uint64_t created_epoch; /* of the claim under which it was accepted */
+    uint64_t created_seq;   /* sequence of its submit record */
     uint64_t last_seq; /* of the last record about it: a reader waits until this one is durable */
     uint64_t finished_seq; /* of its terminal record */
     int64_t created_ns, not_before_ns, deadline_ns, started_ns /* of the latest lease */,

@@ -87,7 +87,8 @@ static int on_begin(llhttp_t *ll)
 static int grow_head(HttpParser *p, const char *at, size_t n)
 {
     if (p->head.len + n > HTTP_HEAD_MAX)
-        return refuse(p, 431, "the request's head is larger than %zu KiB; send fewer or shorter headers",
+        return refuse(p, 431,
+                      "the request's head is larger than %zu KiB; send fewer or shorter headers",
                       HTTP_HEAD_MAX / KIB);
     buf_put(&p->head, at, n);
     return 0;
@@ -97,7 +98,8 @@ static int grow_extra(HttpParser *p, size_t n)
 {
     p->extra += n;
     if (p->extra > HTTP_HEAD_MAX)
-        return refuse(p, 431, "trailers and chunk extensions are larger than %zu KiB", HTTP_HEAD_MAX / KIB);
+        return refuse(p, 431, "trailers and chunk extensions are larger than %zu KiB",
+                      HTTP_HEAD_MAX / KIB);
     return 0;
 }
 
@@ -160,15 +162,17 @@ static bool host_valid(Str h)
     if (h.n == 0 || h.n > 255) return false;
     for (size_t i = 0; i < h.n; i++) {
         char c = h.p[i];
-        bool ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr(".-_:[]", c);
+        bool ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  strchr(".-_:[]", c);
         if (!ok || !c) return false;
     }
     return true;
 }
 
 /* Headers of which two would leave open which one counts. */
-static const char *const single[] = {"host", "authorization", "content-type", "content-length", "transfer-encoding",
-                                     "expect", "origin", "idempotency-key", "last-event-id", "range", "traceparent"};
+static const char *const single[] = {
+    "host",   "authorization",   "content-type",  "content-length", "transfer-encoding", "expect",
+    "origin", "idempotency-key", "last-event-id", "range",          "traceparent"};
 enum { SINGLE_HOST = 0, SINGLE_TE = 4, SINGLE_EXPECT = 5 };
 
 static int check_fields(HttpParser *p)
@@ -181,16 +185,19 @@ static int check_fields(HttpParser *p)
         HttpField *f = &r->fields[i];
         f->name = (Str){(char *)p->head.data + p->at[i].name, p->at[i].name_len};
         f->value = (Str){(char *)p->head.data + p->at[i].value, p->at[i].value_len};
-        while (f->value.n && (f->value.p[f->value.n - 1] == ' ' || f->value.p[f->value.n - 1] == '\t')) f->value.n--;
+        while (f->value.n &&
+               (f->value.p[f->value.n - 1] == ' ' || f->value.p[f->value.n - 1] == '\t'))
+            f->value.n--;
         for (size_t k = 0; k < f->value.n; k++) {
             unsigned char c = (unsigned char)f->value.p[k];
             if ((c < 0x20 && c != '\t') || c == 0x7F)
-                return refuse(p, 400, "the header %.*s holds a control character", (int)MIN(f->name.n, (size_t)40),
-                              f->name.p);
+                return refuse(p, 400, "the header %.*s holds a control character",
+                              (int)MIN(f->name.n, (size_t)40), f->name.p);
         }
         for (size_t k = 0; k < ARRAY_LEN(single); k++) {
             if (!name_is(f->name, single[k], strlen(single[k]))) continue;
-            if (seen >> k & 1) return refuse(p, 400, "the header %s is given twice; send it once", single[k]);
+            if (seen >> k & 1)
+                return refuse(p, 400, "the header %s is given twice; send it once", single[k]);
             seen |= 1u << k;
             if (k == SINGLE_HOST) r->host = f->value;
             if (k == SINGLE_TE && !name_is(f->value, "chunked", 7))
@@ -213,14 +220,22 @@ static int check_fields(HttpParser *p)
 static HttpMethod method_of(uint8_t m)
 {
     switch (m) {
-    case HTTP_GET: return HTTP_M_GET;
-    case HTTP_HEAD: return HTTP_M_HEAD;
-    case HTTP_POST: return HTTP_M_POST;
-    case HTTP_PUT: return HTTP_M_PUT;
-    case HTTP_DELETE: return HTTP_M_DELETE;
-    case HTTP_PATCH: return HTTP_M_PATCH;
-    case HTTP_OPTIONS: return HTTP_M_OPTIONS;
-    default: return HTTP_M_OTHER;
+    case HTTP_GET:
+        return HTTP_M_GET;
+    case HTTP_HEAD:
+        return HTTP_M_HEAD;
+    case HTTP_POST:
+        return HTTP_M_POST;
+    case HTTP_PUT:
+        return HTTP_M_PUT;
+    case HTTP_DELETE:
+        return HTTP_M_DELETE;
+    case HTTP_PATCH:
+        return HTTP_M_PATCH;
+    case HTTP_OPTIONS:
+        return HTTP_M_OPTIONS;
+    default:
+        return HTTP_M_OTHER;
     }
 }
 
@@ -229,10 +244,12 @@ static int on_head(llhttp_t *ll)
     HttpParser *p = of(ll);
     HttpRequest *r = &p->req;
     if (ll->http_major != 1 || ll->http_minor != 1)
-        return refuse(p, 505, "HTTP/%d.%d is not spoken here; HTTP/1.1 is", ll->http_major, ll->http_minor);
+        return refuse(p, 505, "HTTP/%d.%d is not spoken here; HTTP/1.1 is", ll->http_major,
+                      ll->http_minor);
     r->method = method_of(ll->method);
     r->target = (Str){(char *)p->head.data, p->target_len};
-    if (r->target.n == 0 || (r->target.p[0] != '/' && !(str_eqz(r->target, "*") && r->method == HTTP_M_OPTIONS)))
+    if (r->target.n == 0 ||
+        (r->target.p[0] != '/' && !(str_eqz(r->target, "*") && r->method == HTTP_M_OPTIONS)))
         return refuse(p, 400, "the request target must be a path that begins with '/'");
     if (memchr(r->target.p, '#', r->target.n))
         return refuse(p, 400, "the request target holds a fragment ('#'); leave it out");
@@ -246,7 +263,8 @@ static int on_head(llhttp_t *ll)
     r->has_length = (ll->flags & F_CONTENT_LENGTH) != 0;
     r->length = r->has_length ? ll->content_length : 0;
     if (r->chunked && r->has_length)
-        return refuse(p, 400, "Content-Length and Transfer-Encoding together leave the length open");
+        return refuse(p, 400,
+                      "Content-Length and Transfer-Encoding together leave the length open");
     ll->upgrade = 0; /* an offer to switch protocols is declined by answering in this one */
     p->event = HTTP_HEAD_OK;
     return HPE_PAUSED;
@@ -256,8 +274,9 @@ static int on_body(llhttp_t *ll, const char *at, size_t n)
 {
     HttpParser *p = of(ll);
     p->body_seen += n;
-    if (p->body_seen > p->body_max) return refuse(p, 413, "the body is larger than the limit of %llu bytes",
-                                                  (unsigned long long)p->body_max);
+    if (p->body_seen > p->body_max)
+        return refuse(p, 413, "the body is larger than the limit of %llu bytes",
+                      (unsigned long long)p->body_max);
     if (p->take) {
         p->take(p->ctx, (Str){at, n});
         return 0;
@@ -288,16 +307,26 @@ static const char *reason_of(llhttp_t *ll)
 {
     switch (llhttp_get_errno(ll)) {
     case HPE_CR_EXPECTED:
-    case HPE_LF_EXPECTED: return "a line must end with CR LF";
-    case HPE_UNEXPECTED_CONTENT_LENGTH: return "Content-Length is given twice or beside Transfer-Encoding";
-    case HPE_INVALID_CONTENT_LENGTH: return "Content-Length is not a whole number";
-    case HPE_INVALID_TRANSFER_ENCODING: return "Transfer-Encoding must be \"chunked\" and stand alone";
-    case HPE_INVALID_HEADER_TOKEN: return "a header holds a character that is not allowed, or is folded";
-    case HPE_INVALID_METHOD: return "the method is not known";
-    case HPE_INVALID_URL: return "the request target holds a character that is not allowed";
-    case HPE_INVALID_CHUNK_SIZE: return "a chunk's size is not a hexadecimal number";
-    case HPE_CLOSED_CONNECTION: return "bytes follow a request that said Connection: close";
-    default: return "it is malformed";
+    case HPE_LF_EXPECTED:
+        return "a line must end with CR LF";
+    case HPE_UNEXPECTED_CONTENT_LENGTH:
+        return "Content-Length is given twice or beside Transfer-Encoding";
+    case HPE_INVALID_CONTENT_LENGTH:
+        return "Content-Length is not a whole number";
+    case HPE_INVALID_TRANSFER_ENCODING:
+        return "Transfer-Encoding must be \"chunked\" and stand alone";
+    case HPE_INVALID_HEADER_TOKEN:
+        return "a header holds a character that is not allowed, or is folded";
+    case HPE_INVALID_METHOD:
+        return "the method is not known";
+    case HPE_INVALID_URL:
+        return "the request target holds a character that is not allowed";
+    case HPE_INVALID_CHUNK_SIZE:
+        return "a chunk's size is not a hexadecimal number";
+    case HPE_CLOSED_CONNECTION:
+        return "bytes follow a request that said Connection: close";
+    default:
+        return "it is malformed";
     }
 }
 
@@ -353,7 +382,8 @@ int http_decode(Str s, bool query, Buf *ret)
         char c = s.p[i];
         if (c == '+' && query) c = ' ';
         if (c == '%') {
-            int hi = i + 2 < s.n ? hex_of(s.p[i + 1]) : -1, lo = i + 2 < s.n ? hex_of(s.p[i + 2]) : -1;
+            int hi = i + 2 < s.n ? hex_of(s.p[i + 1]) : -1,
+                lo = i + 2 < s.n ? hex_of(s.p[i + 2]) : -1;
             if (hi < 0 || lo < 0) goto bad;
             c = (char)(hi * 16 + lo);
             i += 2;
@@ -425,42 +455,73 @@ bad:
 
 const char *http_method_name(HttpMethod m)
 {
-    static const char *const names[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "OTHER"};
+    static const char *const names[] = {"GET",    "HEAD",  "POST",    "PUT",
+                                        "DELETE", "PATCH", "OPTIONS", "OTHER"};
     return names[m];
 }
 
 const char *http_status_text(int status)
 {
     switch (status) {
-    case 100: return "Continue";
-    case 200: return "OK";
-    case 201: return "Created";
-    case 202: return "Accepted";
-    case 204: return "No Content";
-    case 206: return "Partial Content";
-    case 304: return "Not Modified";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 409: return "Conflict";
-    case 410: return "Gone";
-    case 411: return "Length Required";
-    case 413: return "Content Too Large";
-    case 415: return "Unsupported Media Type";
-    case 416: return "Range Not Satisfiable";
-    case 417: return "Expectation Failed";
-    case 421: return "Misdirected Request";
-    case 422: return "Unprocessable Content";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 503: return "Service Unavailable";
-    case 505: return "HTTP Version Not Supported";
-    case 507: return "Insufficient Storage";
-    default: return status < 400 ? "OK" : "Error";
+    case 100:
+        return "Continue";
+    case 200:
+        return "OK";
+    case 201:
+        return "Created";
+    case 202:
+        return "Accepted";
+    case 204:
+        return "No Content";
+    case 206:
+        return "Partial Content";
+    case 304:
+        return "Not Modified";
+    case 400:
+        return "Bad Request";
+    case 401:
+        return "Unauthorized";
+    case 403:
+        return "Forbidden";
+    case 404:
+        return "Not Found";
+    case 405:
+        return "Method Not Allowed";
+    case 408:
+        return "Request Timeout";
+    case 409:
+        return "Conflict";
+    case 410:
+        return "Gone";
+    case 411:
+        return "Length Required";
+    case 413:
+        return "Content Too Large";
+    case 415:
+        return "Unsupported Media Type";
+    case 416:
+        return "Range Not Satisfiable";
+    case 417:
+        return "Expectation Failed";
+    case 421:
+        return "Misdirected Request";
+    case 422:
+        return "Unprocessable Content";
+    case 429:
+        return "Too Many Requests";
+    case 431:
+        return "Request Header Fields Too Large";
+    case 500:
+        return "Internal Server Error";
+    case 501:
+        return "Not Implemented";
+    case 503:
+        return "Service Unavailable";
+    case 505:
+        return "HTTP Version Not Supported";
+    case 507:
+        return "Insufficient Storage";
+    default:
+        return status < 400 ? "OK" : "Error";
     }
 }

@@ -10,11 +10,20 @@
 
 #include "base/base.h"
 
-#define HTTP_HEAD_MAX (16 * KIB)  /* request line, header lines, trailers and chunk extensions together */
+#define HTTP_HEAD_MAX                                                                              \
+    (16 * KIB) /* request line, header lines, trailers and chunk extensions together */
 #define HTTP_FIELDS_MAX 100
 
-typedef enum { HTTP_M_GET, HTTP_M_HEAD, HTTP_M_POST, HTTP_M_PUT, HTTP_M_DELETE, HTTP_M_PATCH, HTTP_M_OPTIONS,
-               HTTP_M_OTHER } HttpMethod;
+typedef enum {
+    HTTP_M_GET,
+    HTTP_M_HEAD,
+    HTTP_M_POST,
+    HTTP_M_PUT,
+    HTTP_M_DELETE,
+    HTTP_M_PATCH,
+    HTTP_M_OPTIONS,
+    HTTP_M_OTHER
+} HttpMethod;
 const char *http_method_name(HttpMethod m);
 const char *http_status_text(int status); /* "Not Found"; never NULL */
 
@@ -29,37 +38,37 @@ typedef struct {
     HttpField fields[HTTP_FIELDS_MAX];
     size_t fields_len;
     bool keep_alive, chunked, has_length, expect_continue;
-    uint64_t length;         /* when has_length */
-    Str body;                /* after HTTP_DONE, unless a taker got it */
+    uint64_t length; /* when has_length */
+    Str body;        /* after HTTP_DONE, unless a taker got it */
 } HttpRequest;
 
 /* By name, whatever its case; the first. Empty with p NULL: not there. */
 Str http_field(const HttpRequest *r, const char *name);
 
 typedef enum {
-    HTTP_MORE,   /* all input is used: feed the next bytes */
+    HTTP_MORE,    /* all input is used: feed the next bytes */
     HTTP_HEAD_OK, /* the head is whole (once a request); body follows, or HTTP_DONE */
-    HTTP_DONE,   /* the request is whole */
-    HTTP_REFUSED /* status and why say it; feed no more */
+    HTTP_DONE,    /* the request is whole */
+    HTTP_REFUSED  /* status and why say it; feed no more */
 } HttpStep;
 
 typedef struct HttpParser {
     llhttp_t ll;
-    HttpRequest req;         /* borrowed from head and body; valid until the next request's first byte */
+    HttpRequest req; /* borrowed from head and body; valid until the next request's first byte */
     Buf head;
     struct {
         uint32_t name, name_len, value, value_len;
     } at[HTTP_FIELDS_MAX];
     uint32_t target_len;
-    size_t extra;            /* bytes of trailers and chunk extensions */
+    size_t extra; /* bytes of trailers and chunk extensions */
     bool in_value, begun;
     HttpStep event;
     Buf body;
-    Str span;                /* body so far when it is one piece of the current input */
+    Str span; /* body so far when it is one piece of the current input */
     uint64_t body_seen, body_max;
     void (*take)(void *ctx, Str piece); /* or NULL: the body is gathered */
     void *ctx;
-    uint16_t status;         /* when REFUSED */
+    uint16_t status; /* when REFUSED */
     char why[200];
 } HttpParser;
 

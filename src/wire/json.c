@@ -70,7 +70,8 @@ static bool scan(Json *j)
             n++;
             value = NULL;
             break;
-        default: break;
+        default:
+            break;
         }
     }
     return true;
@@ -161,12 +162,18 @@ static void unknown_field(Str name, const char *const *known, JsonFault *fault)
 static const char *kind_of(yyjson_val *v)
 {
     switch (yyjson_get_type(v)) {
-    case YYJSON_TYPE_NULL: return "null";
-    case YYJSON_TYPE_BOOL: return "a truth value";
-    case YYJSON_TYPE_STR: return "a string";
-    case YYJSON_TYPE_ARR: return "a list";
-    case YYJSON_TYPE_OBJ: return "an object";
-    default: return "a number";
+    case YYJSON_TYPE_NULL:
+        return "null";
+    case YYJSON_TYPE_BOOL:
+        return "a truth value";
+    case YYJSON_TYPE_STR:
+        return "a string";
+    case YYJSON_TYPE_ARR:
+        return "a list";
+    case YYJSON_TYPE_OBJ:
+        return "an object";
+    default:
+        return "a number";
     }
 }
 
@@ -210,7 +217,8 @@ bool json_read_object(Json *j, Str text, const char *const *known, JsonFault *fa
 const JsonMember *json_member(const Json *j, const char *name)
 {
     for (size_t i = 0; i < j->members_len; i++)
-        if (str_eqz(j->members[i].name, name)) return yyjson_is_null(j->members[i].val) ? NULL : &j->members[i];
+        if (str_eqz(j->members[i].name, name))
+            return yyjson_is_null(j->members[i].val) ? NULL : &j->members[i];
     return NULL;
 }
 
@@ -221,8 +229,8 @@ static void wrong_kind(const JsonMember *m, const char *want, JsonFault *fault)
     char name[65];
     snprintf(name, sizeof name, "%.*s", (int)MIN(m->name.n, (size_t)60), m->name.p);
     Str shown = {m->text.p, MIN(m->text.n, (size_t)40)};
-    json_fault(fault, name, "\"%s\" must be %s; got %s: %.*s%s", name, want, kind_of(m->val), STR_ARG(shown),
-               m->text.n > shown.n ? "…" : "");
+    json_fault(fault, name, "\"%s\" must be %s; got %s: %.*s%s", name, want, kind_of(m->val),
+               STR_ARG(shown), m->text.n > shown.n ? "…" : "");
 }
 
 bool json_val_str(yyjson_val *v, Str *ret)
@@ -243,7 +251,8 @@ bool json_str(const JsonMember *m, size_t min, size_t max, Str *ret, JsonFault *
     if (s.n < min || s.n > max) {
         char name[65];
         snprintf(name, sizeof name, "%.*s", (int)MIN(m->name.n, (size_t)60), m->name.p);
-        json_fault(fault, name, "\"%s\" must be %zu to %zu bytes long; it is %zu", name, min, max, s.n);
+        json_fault(fault, name, "\"%s\" must be %zu to %zu bytes long; it is %zu", name, min, max,
+                   s.n);
         return false;
     }
     *ret = s;
@@ -304,7 +313,8 @@ static bool parse_seconds(Str s, int64_t *ret_ns)
     return true;
 }
 
-bool json_seconds(const JsonMember *m, int64_t min_ns, int64_t max_ns, int64_t *ret_ns, JsonFault *fault)
+bool json_seconds(const JsonMember *m, int64_t min_ns, int64_t max_ns, int64_t *ret_ns,
+                  JsonFault *fault)
 {
     if (!m) return true;
     int64_t ns;
@@ -352,8 +362,8 @@ static size_t utf8_len(const uint8_t *p, size_t n)
     if (n < len) return 0;
     for (size_t i = 1; i < len; i++)
         if ((p[i] & 0xC0) != 0x80) return 0;
-    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF0 && p[1] < 0x90) ||
-        (p[0] == 0xF4 && p[1] > 0x8F))
+    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) ||
+        (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
         return 0;
     return len;
 }
@@ -368,19 +378,31 @@ void json_put_text(Buf *b, Str s)
         buf_put(b, plain, (size_t)(p - plain));
         if (p == end) break;
         switch (*p) {
-        case '"': buf_put(b, "\\\"", 2); break;
-        case '\\': buf_put(b, "\\\\", 2); break;
-        case '\n': buf_put(b, "\\n", 2); break;
-        case '\r': buf_put(b, "\\r", 2); break;
-        case '\t': buf_put(b, "\\t", 2); break;
+        case '"':
+            buf_put(b, "\\\"", 2);
+            break;
+        case '\\':
+            buf_put(b, "\\\\", 2);
+            break;
+        case '\n':
+            buf_put(b, "\\n", 2);
+            break;
+        case '\r':
+            buf_put(b, "\\r", 2);
+            break;
+        case '\t':
+            buf_put(b, "\\t", 2);
+            break;
         default:
             if (*p < 0x20 || *p == 0x7F) {
                 buf_printf(b, "\\u%04x", *p);
                 break;
             }
             size_t n = utf8_len(p, (size_t)(end - p));
-            if (n) buf_put(b, p, n);
-            else buf_put(b, "\xEF\xBF\xBD", 3);
+            if (n)
+                buf_put(b, p, n);
+            else
+                buf_put(b, "\xEF\xBF\xBD", 3);
             p += n ? n : 1;
             continue;
         }
@@ -429,7 +451,8 @@ void json_put_time(Buf *b, int64_t unix_ns)
     unsigned ms = (unsigned)((uint64_t)unix_ns % (uint64_t)NS_PER_S / (uint64_t)NS_PER_MS);
     unsigned of_day = (unsigned)(s % 86400);
     uint64_t z = s / 86400 + 719468, era = z / 146097, doe = z - era * 146097;
-    uint64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365, doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    uint64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365,
+             doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     unsigned mp = (unsigned)((5 * doy + 2) / 153), day = (unsigned)(doy - (153 * mp + 2) / 5 + 1);
     unsigned month = mp < 10 ? mp + 3 : mp - 9, year = (unsigned)(yoe + era * 400) + (month <= 2);
     char t[26] = "\"0000-00-00T00:00:00.000Z\"";

@@ -59,8 +59,10 @@ static void keys_are_needed(void **state)
     ASSERT_STATUS(get_as(r, BEARER("hr_live_a"), "/v1/tasks"), 200);
     ASSERT_STATUS(get_as(r, BEARER(WORKER_KEY), "/v1/tasks"), 403);
     /* Open ones. */
-    static const char *const open_to_all[] = {"/livez", "/readyz", "/startupz", "/openapi.json", "/"};
-    for (size_t i = 0; i < ARRAY_LEN(open_to_all); i++) ASSERT_STATUS(rig_get(r, open_to_all[i]), 200);
+    static const char *const open_to_all[] = {"/livez", "/readyz", "/startupz", "/openapi.json",
+                                              "/"};
+    for (size_t i = 0; i < ARRAY_LEN(open_to_all); i++)
+        ASSERT_STATUS(rig_get(r, open_to_all[i]), 200);
     ASSERT_STATUS(rig_get(r, "/metrics"), 401);
 }
 
@@ -78,7 +80,8 @@ static void scopes(void **state)
     ASSERT_HAS(a, "\"paused\":true");
     ASSERT_STATUS(rig_post(r, "/v1/models/echo/resume", BEARER("hr_live_admin"), NULL), 200);
     ASSERT_STATUS(rig_post(r, "/v1/models/none/resume", BEARER("hr_live_admin"), NULL), 404);
-    ASSERT_STATUS(rig_post(r, "/v1/workers/" WORKER "/cordon", BEARER("hr_live_operate"), NULL), 200);
+    ASSERT_STATUS(rig_post(r, "/v1/workers/" WORKER "/cordon", BEARER("hr_live_operate"), NULL),
+                  200);
     assert_string_equal(r->last_order, "cordon");
     ASSERT_STATUS(rig_post(r, "/v1/workers/none/drain", BEARER("hr_live_operate"), NULL), 404);
     /* Not even an admin is a worker. */
@@ -89,7 +92,8 @@ static void tenants_do_not_see_one_another(void **state)
 {
     Rig *r = *state;
     char id[40], path[120], file[40], body[200];
-    rig_id(rig_post(r, "/v1/tasks", JSON BEARER("hr_live_a"), "{\"model\":\"echo\",\"input\":1}"), "task_", id);
+    rig_id(rig_post(r, "/v1/tasks", JSON BEARER("hr_live_a"), "{\"model\":\"echo\",\"input\":1}"),
+           "task_", id);
     static const char *const tails[] = {"", "/events", "/logs"};
     for (size_t i = 0; i < ARRAY_LEN(tails); i++) {
         snprintf(path, sizeof path, "/v1/tasks/%s%s", id, tails[i]);
@@ -116,8 +120,11 @@ static void tenants_do_not_see_one_another(void **state)
     ASSERT_STATUS(rig_post(r, "/v1/tasks", JSON BEARER("hr_live_a"), body), 202);
     /* The same idempotency key of two tenants is two keys. */
     const char *one = "{\"model\":\"echo\",\"input\":1}";
-    ASSERT_STATUS(rig_post(r, "/v1/tasks", JSON "Idempotency-Key: \"k\"\r\n" BEARER("hr_live_a"), one), 202);
-    assert_null(strstr(rig_post(r, "/v1/tasks", JSON "Idempotency-Key: \"k\"\r\n" BEARER("hr_live_b"), one), "Replayed"));
+    ASSERT_STATUS(
+        rig_post(r, "/v1/tasks", JSON "Idempotency-Key: \"k\"\r\n" BEARER("hr_live_a"), one), 202);
+    assert_null(
+        strstr(rig_post(r, "/v1/tasks", JSON "Idempotency-Key: \"k\"\r\n" BEARER("hr_live_b"), one),
+               "Replayed"));
 }
 
 static void rates(void **state)
@@ -130,7 +137,8 @@ static void rates(void **state)
     ASSERT_HAS(a, "RateLimit: \"tenant\";r=999;t=0");
     Buf lines = {0};
     for (int i = 0; i < 1100; i++) buf_printf(&lines, "%s\n", body);
-    a = rig_post(r, "/v1/tasks:batch", NDJSON BEARER("hr_live_a"), buf_z(&lines)); /* the clock stands still */
+    a = rig_post(r, "/v1/tasks:batch", NDJSON BEARER("hr_live_a"),
+                 buf_z(&lines)); /* the clock stands still */
     ASSERT_HAS(a, "rate_limited");
     a = rig_post(r, "/v1/tasks", JSON BEARER("hr_live_a"), body);
     ASSERT_STATUS(a, 429);
@@ -144,6 +152,7 @@ static void rates(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    const struct CMUnitTest tests[] = {T(keys_are_needed), T(scopes), T(tenants_do_not_see_one_another), T(rates)};
+    const struct CMUnitTest tests[] = {T(keys_are_needed), T(scopes),
+                                       T(tenants_do_not_see_one_another), T(rates)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

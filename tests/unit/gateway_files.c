@@ -41,7 +41,8 @@ static void round_trip(void **state)
     sha256(data.data, data.len, &d);
     sha256_hex(&d, hex);
     snprintf(path, sizeof path, "/v1/files?name=..%%2Fa%%20b.bin&sha256=%s", hex);
-    const char *a = rig_call_with(r, "POST", path, "Content-Type: image/x-test\r\n", (char *)data.data, data.len);
+    const char *a = rig_call_with(r, "POST", path, "Content-Type: image/x-test\r\n",
+                                  (char *)data.data, data.len);
     ASSERT_STATUS(a, 201);
     ASSERT_HAS(a, "\"name\":\"a b.bin\",\"content_type\":\"image/x-test\",\"size\":960000");
     ASSERT_HAS(a, hex);
@@ -60,15 +61,21 @@ static void round_trip(void **state)
         const char *range;
         int status;
         size_t from, n;
-    } ranges[] = {{"bytes=0-0", 206, 0, 1},          {"bytes=100-199", 206, 100, 100}, {"bytes=959990-", 206, 959990, 10},
-                  {"bytes=-5", 206, 959995, 5},      {"bytes=0-99999999", 206, 0, 960000}, {"bytes=960000-", 416, 0, 0},
-                  {"bytes=1-2,5-6", 200, 0, 960000}, {"lines=1-2", 200, 0, 960000}};
+    } ranges[] = {{"bytes=0-0", 206, 0, 1},
+                  {"bytes=100-199", 206, 100, 100},
+                  {"bytes=959990-", 206, 959990, 10},
+                  {"bytes=-5", 206, 959995, 5},
+                  {"bytes=0-99999999", 206, 0, 960000},
+                  {"bytes=960000-", 416, 0, 0},
+                  {"bytes=1-2,5-6", 200, 0, 960000},
+                  {"lines=1-2", 200, 0, 960000}};
     for (size_t i = 0; i < ARRAY_LEN(ranges); i++) {
         char header[80];
         snprintf(header, sizeof header, "Range: %s\r\n", ranges[i].range);
         a = rig_call_with(r, "GET", path, header, NULL, 0);
         ASSERT_STATUS(a, ranges[i].status);
-        if (ranges[i].status != 416) assert_memory_equal(rig_body(a), data.data + ranges[i].from, ranges[i].n);
+        if (ranges[i].status != 416)
+            assert_memory_equal(rig_body(a), data.data + ranges[i].from, ranges[i].n);
     }
     char match[100];
     snprintf(match, sizeof match, "If-None-Match: \"%s\"\r\n", hex);
@@ -91,9 +98,18 @@ static void digests(void **state)
 {
     Rig *r = *state;
     /* "hello": SHA-256 in base 64. */
-    ASSERT_STATUS(rig_post(r, "/v1/files", "Content-Digest: sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:\r\n", "hello"), 201);
-    ASSERT_STATUS(rig_post(r, "/v1/files", "Digest: SHA-256=LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=\r\n", "hello"), 201);
-    const char *a = rig_post(r, "/v1/files", "Content-Digest: sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:\r\n", "hellO");
+    ASSERT_STATUS(
+        rig_post(r, "/v1/files",
+                 "Content-Digest: sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:\r\n",
+                 "hello"),
+        201);
+    ASSERT_STATUS(rig_post(r, "/v1/files",
+                           "Digest: SHA-256=LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=\r\n",
+                           "hello"),
+                  201);
+    const char *a = rig_post(
+        r, "/v1/files",
+        "Content-Digest: sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:\r\n", "hellO");
     ASSERT_STATUS(a, 422);
     ASSERT_HAS(a, "not the one that was announced");
     ASSERT_STATUS(rig_post(r, "/v1/files", "Content-Digest: md5=:AAAA:\r\n", "hello"), 422);
@@ -106,9 +122,10 @@ static void forms(void **state)
 {
     Rig *r = *state;
 #define FORM "Content-Type: multipart/form-data; boundary=\"b-1\"\r\n"
-    const char *a = rig_post(r, "/v1/files", FORM,
-                             "--b-1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\\\"y.png\"\r\n"
-                             "Content-Type: image/png\r\n\r\nab\r\n--b-\r\ncd\r\n--b-1--\r\n");
+    const char *a = rig_post(
+        r, "/v1/files", FORM,
+        "--b-1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\\\"y.png\"\r\n"
+        "Content-Type: image/png\r\n\r\nab\r\n--b-\r\ncd\r\n--b-1--\r\n");
     ASSERT_STATUS(a, 201);
     ASSERT_HAS(a, "\"name\":\"x\\\"y.png\",\"content_type\":\"image/png\",\"size\":12");
     static const struct {
@@ -122,7 +139,8 @@ static void forms(void **state)
         {"--b-1--\r\n", 400},
         {"", 400},
         {"--b-1\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nx\r\n--b-1\r\nContent-Disposition: form-data; "
-         "name=\"file\"\r\n\r\ny\r\n--b-1--\r\n", 422},
+         "name=\"file\"\r\n\r\ny\r\n--b-1--\r\n",
+         422},
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         a = rig_post(r, "/v1/files", FORM, bad[i].body);
@@ -141,7 +159,9 @@ static void limits_and_broken_uploads(void **state)
     /* Chunked, so that its length shows only as it comes. */
     int fd = rig_connect(r);
     Buf got = {0};
-    rig_say(r, fd, "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n300000\r\n");
+    rig_say(
+        r, fd,
+        "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n300000\r\n");
     (void)rig_send(r, fd, big.data, big.len);
     rig_recv(r, fd, NULL, &got);
     ASSERT_STATUS(buf_z(&got), 413);
@@ -191,7 +211,8 @@ static void workers_and_files(void **state)
     char file[40], task[40], path[200], body[200];
     rig_id(rig_post(r, "/v1/files", NULL, "picture"), "file_", file);
     snprintf(path, sizeof path, "/v1/files/%s/content", file);
-    ASSERT_STATUS(rig_call_with(r, "GET", path, AS_WORKER, NULL, 0), 404); /* no task of a worker refers to it */
+    ASSERT_STATUS(rig_call_with(r, "GET", path, AS_WORKER, NULL, 0),
+                  404); /* no task of a worker refers to it */
     snprintf(body, sizeof body, "{\"model\":\"echo\",\"input\":[{\"$file\":\"%s\"}]}", file);
     rig_id(rig_post(r, "/v1/tasks", JSON, body), "task_", task);
     ASSERT_STATUS(rig_call_with(r, "GET", path, AS_WORKER, NULL, 0), 404);
@@ -199,18 +220,22 @@ static void workers_and_files(void **state)
     const char *a = rig_call_with(r, "GET", path, AS_WORKER, NULL, 0);
     ASSERT_STATUS(a, 200);
     assert_string_equal(rig_body(a), "picture");
-    snprintf(path, sizeof path, "/v1/files/%s/content?task=%s&token=%llu", file, task, (unsigned long long)token + 1);
+    snprintf(path, sizeof path, "/v1/files/%s/content?task=%s&token=%llu", file, task,
+             (unsigned long long)token + 1);
     ASSERT_STATUS(rig_call_with(r, "GET", path, AS_WORKER, NULL, 0), 404);
     snprintf(path, sizeof path, "/v1/files/%s", file);
-    ASSERT_STATUS(rig_call_with(r, "DELETE", path, NULL, NULL, 0), 409); /* a live task refers to it */
+    ASSERT_STATUS(rig_call_with(r, "DELETE", path, NULL, NULL, 0),
+                  409); /* a live task refers to it */
     /* A result's file. */
-    snprintf(path, sizeof path, "/v1/files?task=%s&token=%llu&name=o.png", task, (unsigned long long)token);
+    snprintf(path, sizeof path, "/v1/files?task=%s&token=%llu&name=o.png", task,
+             (unsigned long long)token);
     a = rig_post(r, path, AS_WORKER "Content-Type: image/png\r\n", "png");
     ASSERT_STATUS(a, 201);
     rig_id(a, "file_", file);
     assert_true(core_file_find(r->core, str_from(file), STR("default"))->owner_task != 0);
     ASSERT_STATUS(rig_post(r, "/v1/files", AS_WORKER, "x"), 422);
-    snprintf(path, sizeof path, "/v1/files?task=%s&token=%llu", task, (unsigned long long)token + 1);
+    snprintf(path, sizeof path, "/v1/files?task=%s&token=%llu", task,
+             (unsigned long long)token + 1);
     ASSERT_STATUS(rig_post(r, path, AS_WORKER, "x"), 409);
     ASSERT_STATUS(rig_post(r, path, NULL, "x"), 403);
     rig_succeed(r, task, token, "1");
@@ -222,7 +247,12 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(round_trip), T(digests), T(forms), T(limits_and_broken_uploads), T(large_inputs_become_files), T(workers_and_files),
+        T(round_trip),
+        T(digests),
+        T(forms),
+        T(limits_and_broken_uploads),
+        T(large_inputs_become_files),
+        T(workers_and_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,18 +72,27 @@ static void refusals(void **state)
         {"POST /v1/tasks HTTP/1.1\r\n" HOST "Content-Length: 1, 1\r\n\r\nx", 400},
         {"POST /v1/tasks HTTP/1.1\r\n" HOST "Content-Length: +1\r\n\r\nx", 400},
         {"POST /v1/tasks HTTP/1.1\r\n" HOST "Content-Length: 0x1\r\n\r\nx", 400},
-        {"POST /v1/tasks HTTP/1.1\r\n" HOST "Content-Length: 99999999999999999999999\r\n\r\nx", 400},
-        {"POST /v1/tasks HTTP/1.1\r\n" HOST "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
-        {"POST /v1/tasks HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n", 400},
+        {"POST /v1/tasks HTTP/1.1\r\n" HOST "Content-Length: 99999999999999999999999\r\n\r\nx",
+         400},
+        {"POST /v1/tasks HTTP/1.1\r\n" HOST
+         "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+         400},
+        {"POST /v1/tasks HTTP/1.1\r\n" HOST
+         "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n",
+         400},
         {"POST /v1/tasks HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip, chunked\r\n\r\n", 501},
         {"POST /v1/tasks HTTP/1.1\r\n" HOST "Transfer-Encoding: xchunked\r\n\r\n", 501},
-        {"POST /v1/tasks HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
+        {"POST /v1/tasks HTTP/1.1\r\n" HOST
+         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+         400},
         {"POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400},
         {"POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Transfer-Encoding: chunked\r\n\r\n1\nx\r\n", 400},
         {"POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Transfer-Encoding: chunked\r\n\r\n1\r\nxy", 400},
         {"POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Expect: magic\r\nContent-Length: 1\r\n\r\n", 417},
         {"POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Content-Length: 10000000000\r\n\r\n", 413},
-        {"POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Expect: 100-continue\r\nContent-Length: 9000000\r\n\r\n", 413},
+        {"POST /v1/tasks HTTP/1.1\r\n" HOST JSON
+         "Expect: 100-continue\r\nContent-Length: 9000000\r\n\r\n",
+         413},
         {"POST /nothing HTTP/1.1\r\n" HOST "Content-Length: 10000000000\r\n\r\n", 404},
         {"GET /livez HTTP/1.1\r\n" HOST "Content-Length: 100000\r\n\r\n", 400},
     };
@@ -118,7 +127,8 @@ static void heads_have_limits(void **state)
     ASSERT_STATUS(rig_get(r, buf_z(&headers)), 431);
     /* Chunk extensions and trailers, without end. */
     buf_clear(&headers);
-    buf_puts(&headers, "POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Transfer-Encoding: chunked\r\n\r\n");
+    buf_puts(&headers,
+             "POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Transfer-Encoding: chunked\r\n\r\n");
     for (int i = 0; i < 3000; i++) buf_puts(&headers, "1;aaaaaaaaaaaa=b\r\nx\r\n");
     Buf got = {0};
     int fd = rig_connect(r);
@@ -136,17 +146,20 @@ static void answers_keep_the_order(void **state)
     Buf got = {0};
     r->hold = true;
     int fd = rig_connect(r);
-    const char *text = "POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Content-Length: 26\r\n\r\n{\"model\":\"echo\",\"input\":1}"
-                       "GET /livez HTTP/1.1\r\n" HOST "\r\nGET /nothing HTTP/1.1\r\n" HOST "\r\nHEAD /livez HTTP/1.1\r\n" HOST
-                       "\r\nGET /readyz HTTP/1.1\r\n" HOST "Connection: close\r\n\r\nGET /late HTTP/1.1\r\n" HOST "\r\n";
+    const char *text = "POST /v1/tasks HTTP/1.1\r\n" HOST JSON
+                       "Content-Length: 26\r\n\r\n{\"model\":\"echo\",\"input\":1}"
+                       "GET /livez HTTP/1.1\r\n" HOST "\r\nGET /nothing HTTP/1.1\r\n" HOST
+                       "\r\nHEAD /livez HTTP/1.1\r\n" HOST "\r\nGET /readyz HTTP/1.1\r\n" HOST
+                       "Connection: close\r\n\r\nGET /late HTTP/1.1\r\n" HOST "\r\n";
     rig_say(r, fd, text);
     rig_recv(r, fd, NULL, &got);
     assert_int_equal(got.len, 0); /* all behind the one that is held */
     rig_sync(r);
     assert_true(rig_recv(r, fd, NULL, &got));
     const char *p = buf_z(&got);
-    static const char *const order[] = {"202 Accepted", "200 OK", "\r\n\r\nok\n", "404 Not Found", "200 OK", "Content-Length: 3",
-                                        "200 OK", "Connection: close", "ok\n"};
+    static const char *const order[] = {
+        "202 Accepted",      "200 OK", "\r\n\r\nok\n",      "404 Not Found", "200 OK",
+        "Content-Length: 3", "200 OK", "Connection: close", "ok\n"};
     for (size_t i = 0; i < ARRAY_LEN(order); i++) {
         p = strstr(p, order[i]);
         if (!p) fail_msg("%zu: %s", i, buf_z(&got));
@@ -162,8 +175,9 @@ static void byte_by_byte(void **state)
     Rig *r = *state;
     Buf got = {0};
     int fd = rig_connect(r);
-    const char *text = "POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Transfer-Encoding: chunked\r\n\r\n"
-                       "5;a=b\r\n{\"mod\r\n15\r\nel\":\"echo\",\"input\":1}\r\n0\r\nTrailer: x\r\n\r\n";
+    const char *text =
+        "POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Transfer-Encoding: chunked\r\n\r\n"
+        "5;a=b\r\n{\"mod\r\n15\r\nel\":\"echo\",\"input\":1}\r\n0\r\nTrailer: x\r\n\r\n";
     for (const char *p = text; *p; p++) assert_true(rig_send(r, fd, p, 1));
     assert_true(rig_recv(r, fd, "receipt", &got));
     ASSERT_STATUS(buf_z(&got), 202);
@@ -172,7 +186,9 @@ static void byte_by_byte(void **state)
     assert_true(rig_recv(r, fd, "ok\n", &got));
     buf_clear(&got);
     /* An expectation: the go-ahead, then the answer. */
-    rig_say(r, fd, "POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Expect: 100-continue\r\nContent-Length: 26\r\n\r\n");
+    rig_say(r, fd,
+            "POST /v1/tasks HTTP/1.1\r\n" HOST JSON
+            "Expect: 100-continue\r\nContent-Length: 26\r\n\r\n");
     assert_true(rig_recv(r, fd, "100 Continue\r\n\r\n", &got));
     rig_say(r, fd, "{\"model\":\"echo\",\"input\":1}");
     assert_true(rig_recv(r, fd, "receipt", &got));
@@ -250,7 +266,8 @@ static void connections_have_a_cap(void **state)
     /* The body's limit, chunked: noticed as it grows. */
     Buf body = {0};
     buf_puts(&body, "POST /v1/tasks HTTP/1.1\r\n" HOST JSON "Transfer-Encoding: chunked\r\n\r\n");
-    for (int i = 0; i < 50; i++) buf_puts(&body, "32\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n");
+    for (int i = 0; i < 50; i++)
+        buf_puts(&body, "32\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n");
     int fd = rig_connect(r);
     (void)rig_send(r, fd, body.data, body.len);
     buf_clear(&got);
@@ -282,7 +299,8 @@ static void listens_where_it_may(void **state)
     buf_clear(&why);
     assert_int_equal(gateway_open(&r->loop, &o, &r->ports, &g, &why), ERR_EXISTS);
     ASSERT_HAS(buf_z(&why), "another program uses this port");
-    static const char *const bad[] = {"localhost", "1.2.3.4:99999", "::", "127.0.0.1:x", "256.1.1.1:1"};
+    static const char *const bad[] = {"localhost", "1.2.3.4:99999", "::", "127.0.0.1:x",
+                                      "256.1.1.1:1"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         o.listen = bad[i];
         assert_true(gateway_open(&r->loop, &o, &r->ports, &g, &why) < 0);
@@ -293,11 +311,17 @@ static void listens_where_it_may(void **state)
 
 int main(void)
 {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f)     cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define SMALL(f) cmocka_unit_test_setup_teardown(f, setup_small, teardown)
     const struct CMUnitTest tests[] = {
-        T(refusals), T(heads_have_limits), T(answers_keep_the_order), T(byte_by_byte), T(methods),
-        SMALL(slow_and_idle_clients_are_cut), SMALL(connections_have_a_cap), T(listens_where_it_may),
+        T(refusals),
+        T(heads_have_limits),
+        T(answers_keep_the_order),
+        T(byte_by_byte),
+        T(methods),
+        SMALL(slow_and_idle_clients_are_cut),
+        SMALL(connections_have_a_cap),
+        T(listens_where_it_may),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,7 @@
 #include "gateway/gateway.h"
 
 #define WORKER_KEY "hr_worker_test"
-#define WORKER "worker_01TEST"
+#define WORKER     "worker_01TEST"
 
 typedef struct {
     uv_loop_t loop;
@@ -31,7 +31,7 @@ typedef struct {
     FrameBuilder b;
     Buf frame;
     uint64_t durable;
-    bool hold;              /* records stay not durable until rig_sync */
+    bool hold; /* records stay not durable until rig_sync */
     int64_t now_ns;
     Decision accepting;
     char dir[64];
@@ -93,11 +93,12 @@ static inline Decision rig_forget(void *ctx, uint64_t no)
     Rig *r = ctx;
     return rig_commit(r, core_forget(r->core, no, &r->b));
 }
-static inline Decision rig_put_file(void *ctx, Str id, Str tenant, uint64_t size, const Sha256 *sha, Str name, Str type,
-                                    uint64_t owner)
+static inline Decision rig_put_file(void *ctx, Str id, Str tenant, uint64_t size, const Sha256 *sha,
+                                    Str name, Str type, uint64_t owner)
 {
     Rig *r = ctx;
-    return rig_commit(r, core_put_file(r->core, id, tenant, size, sha, name, type, owner, r->now_ns, &r->b));
+    return rig_commit(
+        r, core_put_file(r->core, id, tenant, size, sha, name, type, owner, r->now_ns, &r->b));
 }
 static inline Decision rig_delete_file(void *ctx, uint64_t no)
 {
@@ -117,7 +118,8 @@ static inline Decision rig_order(void *ctx, Str id, Str order)
     if (str_eqz(id, WORKER)) return (Decision){.code = CODE_OK};
     return (Decision){.code = CODE_NOT_FOUND, .detail = "no such worker"};
 }
-static inline Decision rig_hello(void *ctx, const WorkerHello *h, char id[40], Buf *refused, Buf *stale)
+static inline Decision rig_hello(void *ctx, const WorkerHello *h, char id[40], Buf *refused,
+                                 Buf *stale)
 {
     (void)ctx;
     (void)refused;
@@ -136,12 +138,17 @@ static inline bool rig_known(void *ctx, Str id)
 static inline void rig_stream(void *ctx, Str id, bool open)
 {
     (void)id;
-    if (open) ((Rig *)ctx)->streams_opened++;
-    else ((Rig *)ctx)->streams_closed++;
+    if (open)
+        ((Rig *)ctx)->streams_opened++;
+    else
+        ((Rig *)ctx)->streams_closed++;
 }
 static inline ReportAnswer rig_answer(Decision d)
 {
-    return d.duplicate ? REPORT_DUPLICATE : d.code == CODE_CONFLICT ? REPORT_FENCED : d.code == CODE_OK ? REPORT_ACCEPTED : REPORT_INVALID;
+    return d.duplicate               ? REPORT_DUPLICATE
+           : d.code == CODE_CONFLICT ? REPORT_FENCED
+           : d.code == CODE_OK       ? REPORT_ACCEPTED
+                                     : REPORT_INVALID;
 }
 static inline ReportAnswer rig_report(void *ctx, Str id, const WorkerReport *w, Buf *detail)
 {
@@ -153,15 +160,18 @@ static inline ReportAnswer rig_report(void *ctx, Str id, const WorkerReport *w, 
     switch (w->kind) {
     case REPORT_RESULT:
         if (!no) return REPORT_FENCED;
-        return rig_answer(rig_commit(r, core_succeed(r->core, no, token, w->output, w->files, w->files_len, w->usage, &r->b)));
+        return rig_answer(rig_commit(r, core_succeed(r->core, no, token, w->output, w->files,
+                                                     w->files_len, w->usage, &r->b)));
     case REPORT_ERROR:
         if (!no) return REPORT_FENCED;
-        return rig_answer(rig_commit(r, core_fail(r->core, no, token, w->fail, w->retryable, w->text, w->usage, r->now_ns, &r->b)));
+        return rig_answer(rig_commit(r, core_fail(r->core, no, token, w->fail, w->retryable,
+                                                  w->text, w->usage, r->now_ns, &r->b)));
     case REPORT_PROGRESS:
         if (!core_progress(r->core, no, token, w->step, w->steps)) return REPORT_FENCED;
         gateway_task_progress(r->g, core_task(r->core, no));
         return REPORT_ACCEPTED;
-    default: return REPORT_ACCEPTED;
+    default:
+        return REPORT_ACCEPTED;
     }
 }
 static inline bool rig_holds(void *ctx, Str id, uint64_t no)
@@ -185,8 +195,10 @@ static inline QueueEstimate rig_estimate(void *ctx, const Task *t)
 static inline void rig_workers(void *ctx, Str id, Buf *ret)
 {
     (void)ctx;
-    if (!id.n) buf_puts(ret, "[]");
-    else if (str_eqz(id, WORKER)) buf_puts(ret, "{\"id\":\"" WORKER "\"}");
+    if (!id.n)
+        buf_puts(ret, "[]");
+    else if (str_eqz(id, WORKER))
+        buf_puts(ret, "{\"id\":\"" WORKER "\"}");
 }
 static inline void rig_model(void *ctx, const ModelEntry *m, Buf *ret)
 {
@@ -261,12 +273,32 @@ static inline void rig_options(Rig *r)
     r->ready = true;
     r->now_ns = INT64_C(1795000000) * NS_PER_S;
     r->ports = (GatewayPorts){
-        .ctx = r, .core = rig_core, .now_ns = rig_now, .accepting = rig_accepting, .last_seq = rig_last,
-        .durable_seq = rig_durable, .submit = rig_submit, .cancel = rig_cancel, .forget = rig_forget,
-        .put_file = rig_put_file, .delete_file = rig_delete_file, .pause_model = rig_pause, .worker_order = rig_order,
-        .worker_hello = rig_hello, .worker_known = rig_known, .worker_stream = rig_stream, .worker_report = rig_report,
-        .worker_holds = rig_holds, .lease_is_live = rig_live, .estimate = rig_estimate, .workers_json = rig_workers,
-        .model_json = rig_model, .queues_json = rig_queues, .task_log = rig_log, .metrics = rig_metrics, .ready = rig_ready,
+        .ctx = r,
+        .core = rig_core,
+        .now_ns = rig_now,
+        .accepting = rig_accepting,
+        .last_seq = rig_last,
+        .durable_seq = rig_durable,
+        .submit = rig_submit,
+        .cancel = rig_cancel,
+        .forget = rig_forget,
+        .put_file = rig_put_file,
+        .delete_file = rig_delete_file,
+        .pause_model = rig_pause,
+        .worker_order = rig_order,
+        .worker_hello = rig_hello,
+        .worker_known = rig_known,
+        .worker_stream = rig_stream,
+        .worker_report = rig_report,
+        .worker_holds = rig_holds,
+        .lease_is_live = rig_live,
+        .estimate = rig_estimate,
+        .workers_json = rig_workers,
+        .model_json = rig_model,
+        .queues_json = rig_queues,
+        .task_log = rig_log,
+        .metrics = rig_metrics,
+        .ready = rig_ready,
     };
 }
 
@@ -291,7 +323,8 @@ static inline void rig_open(Rig *r)
     r->at.epoch = 1;
     r->at.holder = 7;
     rig_commit(r, (Decision){.code = CODE_OK});
-    CoreObserver ob = {r, rig_changed, rig_nothing, rig_nothing, rig_freed, rig_void, rig_leaving, rig_file_leaving};
+    CoreObserver ob = {r,         rig_changed, rig_nothing, rig_nothing,
+                       rig_freed, rig_void,    rig_leaving, rig_file_leaving};
     core_observe(r->core, &ob, r->now_ns);
     rig_commit(r, core_put_model(r->core, STR("echo"), STR("1"), &digest, STR("{}"), &r->b));
     rig_commit(r, core_put_model(r->core, STR("echo"), STR("2"), &digest, STR("{}"), &r->b));
@@ -311,7 +344,8 @@ static inline void rig_turn(Rig *r)
 static inline void rig_close(Rig *r)
 {
     gateway_close(r->g);
-    while (uv_run(&r->loop, UV_RUN_NOWAIT)) {}
+    while (uv_run(&r->loop, UV_RUN_NOWAIT)) {
+    }
     gateway_free(r->g);
     r->g = NULL;
     assert_int_equal(uv_loop_close(&r->loop), 0);
@@ -327,7 +361,8 @@ static inline void rig_close(Rig *r)
 
 static inline int rig_connect(Rig *r)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)r->port),
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons((uint16_t)r->port),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0);
@@ -385,13 +420,14 @@ static inline bool rig_recv(Rig *r, int fd, const char *until, Buf *ret)
 }
 
 /* One call on its own connection, which the server ends; the whole answer, in a static buffer. */
-static inline const char *rig_call_with(Rig *r, const char *method, const char *target, const char *headers, const char *body,
-                                        size_t body_len)
+static inline const char *rig_call_with(Rig *r, const char *method, const char *target,
+                                        const char *headers, const char *body, size_t body_len)
 {
     static Buf answer, request;
     buf_clear(&answer);
     buf_clear(&request);
-    buf_printf(&request, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%s", method, target, headers ? headers : "");
+    buf_printf(&request, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%s", method,
+               target, headers ? headers : "");
     if (body) buf_printf(&request, "Content-Length: %zu\r\n", body_len);
     buf_puts(&request, "\r\n");
     buf_put(&request, body, body_len);
@@ -403,15 +439,16 @@ static inline const char *rig_call_with(Rig *r, const char *method, const char *
     return buf_z(&answer);
 }
 
-#define JSON "Content-Type: application/json\r\n"
-#define NDJSON "Content-Type: application/x-ndjson\r\n"
+#define JSON      "Content-Type: application/json\r\n"
+#define NDJSON    "Content-Type: application/x-ndjson\r\n"
 #define AS_WORKER "Authorization: Bearer " WORKER_KEY "\r\n"
 
 static inline const char *rig_get(Rig *r, const char *target)
 {
     return rig_call_with(r, "GET", target, NULL, NULL, 0);
 }
-static inline const char *rig_post(Rig *r, const char *target, const char *headers, const char *body)
+static inline const char *rig_post(Rig *r, const char *target, const char *headers,
+                                   const char *body)
 {
     return rig_call_with(r, "POST", target, headers, body ? body : "", body ? strlen(body) : 0);
 }
@@ -426,15 +463,15 @@ static inline const char *rig_body(const char *answer)
     return p ? p + 4 : "";
 }
 
-#define ASSERT_STATUS(answer, want)                                                                                    \
-    do {                                                                                                               \
-        const char *answer_ = (answer);                                                                                \
-        if (rig_status(answer_) != (want)) fail_msg("wanted %d, got: %.600s", (want), answer_);                        \
+#define ASSERT_STATUS(answer, want)                                                                \
+    do {                                                                                           \
+        const char *answer_ = (answer);                                                            \
+        if (rig_status(answer_) != (want)) fail_msg("wanted %d, got: %.600s", (want), answer_);    \
     } while (0)
-#define ASSERT_HAS(text, part)                                                                                         \
-    do {                                                                                                               \
-        const char *text_ = (text);                                                                                    \
-        if (!strstr(text_, (part))) fail_msg("no %s in: %.1500s", (part), text_);                                      \
+#define ASSERT_HAS(text, part)                                                                     \
+    do {                                                                                           \
+        const char *text_ = (text);                                                                \
+        if (!strstr(text_, (part))) fail_msg("no %s in: %.1500s", (part), text_);                  \
     } while (0)
 
 /* The id of the first task or file in an answer. */
@@ -470,7 +507,8 @@ static inline uint64_t rig_lease(Rig *r, const char *id)
 
 static inline void rig_succeed(Rig *r, const char *id, uint64_t token, const char *output)
 {
-    Decision d = rig_commit(r, core_succeed(r->core, rig_task(r, id)->no, token, str_from(output), NULL, 0, (Usage){5, 6}, &r->b));
+    Decision d = rig_commit(r, core_succeed(r->core, rig_task(r, id)->no, token, str_from(output),
+                                            NULL, 0, (Usage){5, 6}, &r->b));
     if (d.code != CODE_OK) fail_msg("succeed: %s", d.detail);
 }
 

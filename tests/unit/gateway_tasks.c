@@ -21,8 +21,9 @@ static void submit_and_read(void **state)
 {
     Rig *r = *state;
     char id[40], path[100];
-    const char *a = rig_post(r, "/v1/tasks", JSON,
-                             "{\"model\":\"echo\",\"input\":{\"a\": 1.50, \"b\":[1e3]},\"metadata\":{\"k\":\"v\\n\"},\"deadline_s\":30}");
+    const char *a = rig_post(
+        r, "/v1/tasks", JSON,
+        "{\"model\":\"echo\",\"input\":{\"a\": 1.50, \"b\":[1e3]},\"metadata\":{\"k\":\"v\\n\"},\"deadline_s\":30}");
     ASSERT_STATUS(a, 202);
     ASSERT_HAS(a, "Location: /v1/tasks/task_");
     ASSERT_HAS(a, "\"status\":\"queued\"");
@@ -51,7 +52,9 @@ static void line_breaks_never_reach_the_worker(void **state)
 {
     Rig *r = *state;
     char id[40], path[100];
-    const char *a = rig_post(r, "/v1/tasks", JSON, "{\"model\":\"echo:1\",\n \"input\":{\n\"a\":\r\n \"x y\\n\"}, \"metadata\":{\n\"a\":\"b\"\n}}");
+    const char *a = rig_post(
+        r, "/v1/tasks", JSON,
+        "{\"model\":\"echo:1\",\n \"input\":{\n\"a\":\r\n \"x y\\n\"}, \"metadata\":{\n\"a\":\"b\"\n}}");
     ASSERT_STATUS(a, 202);
     rig_id(a, "task_", id);
     snprintf(path, sizeof path, "/v1/tasks/%s?include=input", id);
@@ -69,7 +72,9 @@ static void nothing_leaves_before_it_is_durable(void **state)
     r->hold = true;
     int fd = rig_connect(r), other = rig_connect(r);
     const char *body = "{\"model\":\"echo\",\"input\":1}";
-    snprintf(text, sizeof text, "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\n" JSON "Content-Length: %zu\r\n\r\n%s", strlen(body), body);
+    snprintf(text, sizeof text,
+             "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\n" JSON "Content-Length: %zu\r\n\r\n%s",
+             strlen(body), body);
     rig_say(r, fd, text);
     rig_recv(r, fd, NULL, &got);
     assert_int_equal(got.len, 0);
@@ -96,7 +101,8 @@ static void idempotency(void **state)
 {
     Rig *r = *state;
     char id[40], again[40];
-    const char *body = "{\"model\":\"echo\",\"input\":1}", *key = JSON "Idempotency-Key: \"k \\\"1\"\r\n";
+    const char *body = "{\"model\":\"echo\",\"input\":1}",
+               *key = JSON "Idempotency-Key: \"k \\\"1\"\r\n";
     const char *a = rig_post(r, "/v1/tasks", key, body);
     ASSERT_STATUS(a, 202);
     assert_null(strstr(a, "Idempotent-Replayed"));
@@ -107,7 +113,8 @@ static void idempotency(void **state)
     rig_id(a, "task_", again);
     assert_string_equal(id, again);
     ASSERT_STATUS(rig_post(r, "/v1/tasks", key, "{\"model\":\"echo\",\"input\":2}"), 422);
-    ASSERT_HAS(rig_post(r, "/v1/tasks", JSON "Idempotency-Key: bare\r\n", body), "must be a quoted string");
+    ASSERT_HAS(rig_post(r, "/v1/tasks", JSON "Idempotency-Key: bare\r\n", body),
+               "must be a quoted string");
     /* With the wait met, a repeat answers with the ended task at once. */
     rig_succeed(r, id, rig_lease(r, id), "7");
     a = rig_post(r, "/v1/tasks", JSON "Prefer: wait=5\r\nIdempotency-Key: \"k \\\"1\"\r\n", body);
@@ -121,8 +128,9 @@ static void prefer_wait(void **state)
     Buf got = {0};
     char id[40];
     int fd = rig_connect(r);
-    const char *text = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nPrefer: respond-async, wait=20\r\n" JSON
-                       "Content-Length: 26\r\n\r\n{\"model\":\"echo\",\"input\":1}";
+    const char *text =
+        "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nPrefer: respond-async, wait=20\r\n" JSON
+        "Content-Length: 26\r\n\r\n{\"model\":\"echo\",\"input\":1}";
     rig_say(r, fd, text);
     rig_recv(r, fd, NULL, &got);
     assert_int_equal(got.len, 0);
@@ -143,8 +151,12 @@ static void prefer_wait(void **state)
     close(fd);
     buf_done(&got);
     r->hold = false;
-    ASSERT_STATUS(rig_post(r, "/v1/tasks", JSON "Prefer: wait=x\r\n", "{\"model\":\"echo\",\"input\":1}"), 400);
-    ASSERT_STATUS(rig_post(r, "/v1/tasks", JSON "Prefer: handling=lenient\r\n", "{\"model\":\"echo\",\"input\":1}"), 202);
+    ASSERT_STATUS(
+        rig_post(r, "/v1/tasks", JSON "Prefer: wait=x\r\n", "{\"model\":\"echo\",\"input\":1}"),
+        400);
+    ASSERT_STATUS(rig_post(r, "/v1/tasks", JSON "Prefer: handling=lenient\r\n",
+                           "{\"model\":\"echo\",\"input\":1}"),
+                  202);
 }
 
 static void long_poll(void **state)
@@ -172,7 +184,8 @@ static void long_poll(void **state)
     ASSERT_HAS(rig_get(r, text), "succeeded");
     char other[40];
     rig_submit_echo(r, other);
-    snprintf(text, sizeof text, "GET /v1/tasks/%s?wait=1 HTTP/1.1\r\nHost: localhost\r\n\r\n", other);
+    snprintf(text, sizeof text, "GET /v1/tasks/%s?wait=1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+             other);
     fd = rig_connect(r);
     rig_say(r, fd, text);
     for (int i = 0; i < 6 && !got.len; i++) rig_recv(r, fd, "receipt", &got);
@@ -206,20 +219,23 @@ static void events(void **state)
     rig_recv(r, fd, NULL, &got);
     assert_int_equal(got.len, 0);
     rig_sync(r);
-    assert_true(rig_recv(r, fd, "\r\n0\r\n\r\n", &got)); /* the stream ends, the connection does not */
+    assert_true(
+        rig_recv(r, fd, "\r\n0\r\n\r\n", &got)); /* the stream ends, the connection does not */
     ASSERT_HAS(buf_z(&got), "\"output\":9");
     r->hold = false;
     buf_clear(&got);
     /* Comes back with the id of the lease: gets the end only. */
-    snprintf(text, sizeof text, "GET /v1/tasks/%s/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: %llu.1\r\n\r\n", id,
-             (unsigned long long)token);
+    snprintf(text, sizeof text,
+             "GET /v1/tasks/%s/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: %llu.1\r\n\r\n",
+             id, (unsigned long long)token);
     rig_say(r, fd, text);
     assert_true(rig_recv(r, fd, "\r\n0\r\n\r\n", &got));
     assert_null(strstr(buf_z(&got), "running"));
     ASSERT_HAS(buf_z(&got), "succeeded");
     buf_clear(&got);
-    snprintf(text, sizeof text, "GET /v1/tasks/%s/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: %llu\r\n\r\n", id,
-             (unsigned long long)rig_last(r));
+    snprintf(text, sizeof text,
+             "GET /v1/tasks/%s/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: %llu\r\n\r\n",
+             id, (unsigned long long)rig_last(r));
     rig_say(r, fd, text);
     assert_true(rig_recv(r, fd, "\r\n\r\n", &got));
     ASSERT_HAS(buf_z(&got), "204 No Content");
@@ -269,8 +285,9 @@ static void list(void **state)
     assert_true(strstr(a, ids[2]) && !strstr(a, ids[3]));
     ASSERT_HAS(rig_get(r, "/v1/tasks?model=other"), "\"tasks\":[]");
     ASSERT_HAS(rig_get(r, "/v1/tasks?created_after=2090-01-01T00:00:00Z"), "\"tasks\":[]");
-    static const char *const bad[] = {"status=done", "limit=0", "limit=201", "cursor=x", "created_after=now", "priority=x",
-                                      "limti=3", "limit=1&limit=2"};
+    static const char *const bad[] = {"status=done", "limit=0",           "limit=201",
+                                      "cursor=x",    "created_after=now", "priority=x",
+                                      "limti=3",     "limit=1&limit=2"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         snprintf(path, sizeof path, "/v1/tasks?%s", bad[i]);
         a = rig_get(r, path);
@@ -293,10 +310,12 @@ static void refusals(void **state)
         {"{\"model\":\"echo\"}", 422, "\"field\":\"input\""},
         {"{\"input\":1}", 422, "\"field\":\"model\""},
         {"{\"model\":\"echo\",\"input\":1,\"input\":2}", 422, "given twice"},
-        {"{\"model\":\"echo\",\"input\":1,\"priorty\":\"batch\"}", 422, "did you mean \\\"priority\\\""},
+        {"{\"model\":\"echo\",\"input\":1,\"priorty\":\"batch\"}", 422,
+         "did you mean \\\"priority\\\""},
         {"{\"model\":\"ecko\",\"input\":1}", 404, "did you mean \\\"echo\\\""},
         {"{\"model\":\"echo:9\",\"input\":1}", 404, "its latest is \\\"2\\\""},
-        {"{\"model\":\"echo\",\"input\":1,\"priority\":\"harvest\"}", 422, "critical, standard or batch"},
+        {"{\"model\":\"echo\",\"input\":1,\"priority\":\"harvest\"}", 422,
+         "critical, standard or batch"},
         {"{\"model\":\"echo\",\"input\":1,\"deadline_s\":0}", 422, "deadline_s"},
         {"{\"model\":\"echo\",\"input\":1,\"deadline_s\":-1}", 422, "deadline_s"},
         {"{\"model\":\"echo\",\"input\":1,\"deadline_s\":\"9\"}", 422, "deadline_s"},
@@ -305,7 +324,8 @@ static void refusals(void **state)
         {"{\"model\":\"echo\",\"input\":1,\"max_attempts\":1.5}", 422, "whole number"},
         {"{\"model\":\"echo\",\"input\":1,\"retention_s\":99999999}", 422, "retention_s"},
         {"{\"model\":\"echo\",\"input\":1,\"metadata\":{\"a\":1}}", 422, "metadata"},
-        {"{\"model\":\"echo\",\"input\":1,\"webhook\":{\"url\":\"http://x\"}}", 422, "does not exist in this version"},
+        {"{\"model\":\"echo\",\"input\":1,\"webhook\":{\"url\":\"http://x\"}}", 422,
+         "does not exist in this version"},
         {"{\"model\":\"echo\",\"input\":{\"$file\":\"file_x\"}}", 422, "does not exist"},
         {"{\"model\":\"echo\",\"input\":{\"\\u0024file\":\"file_x\"}}", 422, "does not exist"},
         {"{\"model\":\"echo\",\"input\":{\"$file\":7}}", 422, "does not exist"},
@@ -313,7 +333,8 @@ static void refusals(void **state)
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         const char *a = rig_post(r, "/v1/tasks", JSON, cases[i].body);
-        if (rig_status(a) != cases[i].status || !strstr(a, cases[i].part)) fail_msg("%s: %s", cases[i].body, a);
+        if (rig_status(a) != cases[i].status || !strstr(a, cases[i].part))
+            fail_msg("%s: %s", cases[i].body, a);
         ASSERT_HAS(a, "application/problem+json");
     }
     /* Depth: 63 lists in the input make 64 levels. */
@@ -337,14 +358,18 @@ static void batch(void **state)
 {
     Rig *r = *state;
     Buf body = {0};
-    buf_puts(&body, "{\"model\":\"echo\",\"input\":1}\nnot json\n\r\n{\"model\":\"echo\",\"input\":2,\"idempotency_key\":\"a\"}\n"
-                    "{\"model\":\"echo\",\"input\":2,\"idempotency_key\":\"a\"}\n{\"model\":\"echo\",\"input\":\"");
+    buf_puts(
+        &body,
+        "{\"model\":\"echo\",\"input\":1}\nnot json\n\r\n{\"model\":\"echo\",\"input\":2,\"idempotency_key\":\"a\"}\n"
+        "{\"model\":\"echo\",\"input\":2,\"idempotency_key\":\"a\"}\n{\"model\":\"echo\",\"input\":\"");
     for (int i = 0; i < 100000; i++) buf_putc(&body, 'x');
     buf_puts(&body, "\"}\n{\"model\":\"echo\",\"input\":4}"); /* the last without a line break */
     const char *a = rig_post(r, "/v1/tasks:batch", NDJSON, buf_z(&body));
     ASSERT_STATUS(a, 200);
-    static const char *const want[] = {"{\"status\":202,\"task\"", "{\"status\":400,\"error\"", "{\"status\":202,\"task\"",
-                                       "{\"status\":202,\"replayed\":true", "{\"status\":202,\"task\"", "{\"status\":202,\"task\""};
+    static const char *const want[] = {
+        "{\"status\":202,\"task\"", "{\"status\":400,\"error\"",
+        "{\"status\":202,\"task\"", "{\"status\":202,\"replayed\":true",
+        "{\"status\":202,\"task\"", "{\"status\":202,\"task\""};
     for (size_t i = 0; i < ARRAY_LEN(want); i++) {
         a = strstr(a, want[i]);
         if (!a) fail_msg("line %zu", i);
@@ -385,8 +410,18 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(submit_and_read), T(line_breaks_never_reach_the_worker), T(nothing_leaves_before_it_is_durable), T(idempotency),
-        T(prefer_wait), T(long_poll), T(events), T(cancel_and_retry), T(list), T(refusals), T(batch), T(drain),
+        T(submit_and_read),
+        T(line_breaks_never_reach_the_worker),
+        T(nothing_leaves_before_it_is_durable),
+        T(idempotency),
+        T(prefer_wait),
+        T(long_poll),
+        T(events),
+        T(cancel_and_retry),
+        T(list),
+        T(refusals),
+        T(batch),
+        T(drain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,17 +26,24 @@ static int teardown(void **state)
 static void registers(void **state)
 {
     Rig *r = *state;
-    const char *good = "{\"protocol\":[1,2],\"name\":\"w\",\"pid\":7,\"devices\":[{\"index\":0,\"kind\":\"cpu\",\"threads\":2}],"
-                       "\"models\":[{\"name\":\"echo\",\"version\":\"1\",\"digest\":\"" DIGEST "\"}],\"running\":[{\"id\":\"x\","
-                       "\"token\":12}],\"later\":true}";
+    const char *good =
+        "{\"protocol\":[1,2],\"name\":\"w\",\"pid\":7,\"devices\":[{\"index\":0,\"kind\":\"cpu\",\"threads\":2}],"
+        "\"models\":[{\"name\":\"echo\",\"version\":\"1\",\"digest\":\"" DIGEST
+        "\"}],\"running\":[{\"id\":\"x\","
+        "\"token\":12}],\"later\":true}";
     const char *a = rig_post(r, "/v1/worker/register", JSON AS_WORKER, good);
     ASSERT_STATUS(a, 200);
-    ASSERT_HAS(a, "{\"worker\":\"" WORKER "\",\"protocol\":1,\"lease_s\":30,\"ping_s\":5,\"refused\":[],\"stale\":[12]}");
+    ASSERT_HAS(a, "{\"worker\":\"" WORKER
+                  "\",\"protocol\":1,\"lease_s\":30,\"ping_s\":5,\"refused\":[],\"stale\":[12]}");
     ASSERT_STATUS(rig_post(r, "/v1/worker/register", JSON, good), 401);
     static const char *const bad[] = {
-        "{}", "[]", "{\"protocol\":[2],\"name\":\"w\",\"devices\":[{\"kind\":\"cpu\"}]}",
-        "{\"protocol\":[1],\"devices\":[{\"kind\":\"cpu\"}]}", "{\"protocol\":[1],\"name\":\"w\",\"devices\":[]}",
-        "{\"protocol\":[1],\"name\":\"w\",\"devices\":[7]}", "{\"protocol\":[1],\"name\":\"w\",\"devices\":{}}",
+        "{}",
+        "[]",
+        "{\"protocol\":[2],\"name\":\"w\",\"devices\":[{\"kind\":\"cpu\"}]}",
+        "{\"protocol\":[1],\"devices\":[{\"kind\":\"cpu\"}]}",
+        "{\"protocol\":[1],\"name\":\"w\",\"devices\":[]}",
+        "{\"protocol\":[1],\"name\":\"w\",\"devices\":[7]}",
+        "{\"protocol\":[1],\"name\":\"w\",\"devices\":{}}",
         "{\"protocol\":[1],\"name\":\"w\",\"devices\":[{\"kind\":\"cpu\"}],\"models\":[{\"name\":\"a b\",\"version\":\"1\"}]}",
         "{\"protocol\":[1],\"name\":\"w\",\"devices\":[{\"kind\":\"cpu\"}],\"models\":[{\"name\":\"a\",\"version\":\"1\","
         "\"digest\":\"12\"}]}",
@@ -52,7 +59,8 @@ static void stream(void **state)
 {
     Rig *r = *state;
     Buf got = {0};
-    const char *open = "GET /v1/worker/" WORKER "/stream HTTP/1.1\r\nHost: localhost\r\n" AS_WORKER "\r\n";
+    const char *open = "GET /v1/worker/" WORKER "/stream HTTP/1.1\r\nHost: localhost\r\n" AS_WORKER
+                       "\r\n";
     ASSERT_STATUS(rig_call_with(r, "GET", "/v1/worker/none/stream", AS_WORKER, NULL, 0), 404);
     int fd = rig_connect(r);
     rig_say(r, fd, open);
@@ -84,7 +92,8 @@ static void stream(void **state)
     close(other);
     for (int i = 0; i < 10; i++) rig_turn(r);
     assert_int_equal(r->streams_closed, 1);
-    gateway_worker_send(r->g, STR(WORKER), STR("{\"t\":\"lost\"}\n"), 0); /* nobody there: dropped */
+    gateway_worker_send(r->g, STR(WORKER), STR("{\"t\":\"lost\"}\n"),
+                        0); /* nobody there: dropped */
     close(fd);
     fd = rig_connect(r);
     rig_say(r, fd, open);
@@ -103,19 +112,21 @@ static void reports(void **state)
     char id[40], body[1500];
     rig_submit_echo(r, id);
     unsigned long long token = rig_lease(r, id);
-    snprintf(body, sizeof body,
-             "{\"t\":\"started\",\"id\":\"%s\",\"token\":%llu}\n{\"t\":\"progress\",\"id\":\"%s\",\"token\":%llu,\"step\":1,\"steps\":9}\n"
-             "{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":1}\n{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":"
-             "{\"x\": [1.0]},\"device_ns\":5,\"run_ns\":6}\n"
-             "{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":2}\nnot json\n{\"t\":\"nothing\"}\n"
-             "{\"t\":\"pong\",\"n\":1,\"held\":[1,2]}\n{\"t\":\"telemetry\",\"device\":0,\"model\":\"echo\",\"version\":\"1\","
-             "\"event\":\"loaded\",\"load_ns\":5,\"unit_ns\":{\"1\":5,\"8\":9}}\n{\"t\":\"error\",\"id\":\"%s\",\"token\":%llu,"
-             "\"code\":\"what\"}\n{\"t\":\"result\",\"id\":\"%s\",\"token\":\"x\",\"output\":1}\n",
-             id, token, id, token, id, token + 1, id, token, id, token, id, token, id);
+    snprintf(
+        body, sizeof body,
+        "{\"t\":\"started\",\"id\":\"%s\",\"token\":%llu}\n{\"t\":\"progress\",\"id\":\"%s\",\"token\":%llu,\"step\":1,\"steps\":9}\n"
+        "{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":1}\n{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":"
+        "{\"x\": [1.0]},\"device_ns\":5,\"run_ns\":6}\n"
+        "{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":2}\nnot json\n{\"t\":\"nothing\"}\n"
+        "{\"t\":\"pong\",\"n\":1,\"held\":[1,2]}\n{\"t\":\"telemetry\",\"device\":0,\"model\":\"echo\",\"version\":\"1\","
+        "\"event\":\"loaded\",\"load_ns\":5,\"unit_ns\":{\"1\":5,\"8\":9}}\n{\"t\":\"error\",\"id\":\"%s\",\"token\":%llu,"
+        "\"code\":\"what\"}\n{\"t\":\"result\",\"id\":\"%s\",\"token\":\"x\",\"output\":1}\n",
+        id, token, id, token, id, token + 1, id, token, id, token, id, token, id);
     const char *a = rig_post(r, "/v1/worker/" WORKER "/reports", NDJSON AS_WORKER, body);
     ASSERT_STATUS(a, 200);
-    static const char *const want[] = {"accepted", "accepted", "fenced", "accepted", "duplicate", "invalid", "invalid",
-                                       "accepted", "accepted", "invalid", "invalid"};
+    static const char *const want[] = {"accepted",  "accepted", "fenced",  "accepted",
+                                       "duplicate", "invalid",  "invalid", "accepted",
+                                       "accepted",  "invalid",  "invalid"};
     const char *p = rig_body(a);
     for (size_t i = 0; i < ARRAY_LEN(want); i++) {
         char line[40];
@@ -138,9 +149,12 @@ static void results_wait_for_the_log(void **state)
     rig_submit_echo(r, id);
     unsigned long long token = rig_lease(r, id);
     r->hold = true;
-    snprintf(body, sizeof body, "{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":1}\n", id, token);
-    snprintf(text, sizeof text, "POST /v1/worker/" WORKER "/reports HTTP/1.1\r\nHost: localhost\r\n" NDJSON AS_WORKER
-                                "Content-Length: %zu\r\n\r\n%s", strlen(body), body);
+    snprintf(body, sizeof body, "{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":1}\n",
+             id, token);
+    snprintf(text, sizeof text,
+             "POST /v1/worker/" WORKER "/reports HTTP/1.1\r\nHost: localhost\r\n" NDJSON AS_WORKER
+             "Content-Length: %zu\r\n\r\n%s",
+             strlen(body), body);
     int fd = rig_connect(r);
     rig_say(r, fd, text);
     rig_recv(r, fd, NULL, &got);
@@ -165,7 +179,8 @@ static void what_operators_see(void **state)
     ASSERT_HAS(rig_get(r, "/v1/queues"), "{\"queues\":[]}");
     const char *a = rig_get(r, "/metrics");
     ASSERT_HAS(a, "headrace_rig 1");
-    ASSERT_HAS(a, "headrace_http_requests_total{method=\"GET\",route=\"/v1/models\",status=\"2xx\"} 1");
+    ASSERT_HAS(
+        a, "headrace_http_requests_total{method=\"GET\",route=\"/v1/models\",status=\"2xx\"} 1");
     ASSERT_HAS(rig_get(r, "/readyz?verbose"), "shard ok");
     r->ready = false;
     a = rig_get(r, "/readyz");
@@ -184,7 +199,9 @@ static void every_route_is_described(void **state)
     assert_string_equal(yyjson_get_str(yyjson_obj_get(root, "openapi")), "3.1.0");
     for (size_t i = 0; i < routes_len; i++) {
         yyjson_val *path = yyjson_obj_get(paths, routes[i].pattern);
-        const char *method = routes[i].method == HTTP_M_GET ? "get" : routes[i].method == HTTP_M_POST ? "post" : "delete";
+        const char *method = routes[i].method == HTTP_M_GET    ? "get"
+                             : routes[i].method == HTTP_M_POST ? "post"
+                                                               : "delete";
         yyjson_val *op = yyjson_obj_get(path, method);
         if (!op) fail_msg("%s %s is not described", method, routes[i].pattern);
         /* Every query parameter and schema it names is there. */
@@ -195,10 +212,12 @@ static void every_route_is_described(void **state)
             while (*q == ' ') q++;
         }
         yyjson_val *v;
-        yyjson_arr_foreach(yyjson_obj_get(op, "parameters"), k, n, v) have += yyjson_equals_str(yyjson_obj_get(v, "in"), "query");
+        yyjson_arr_foreach(yyjson_obj_get(op, "parameters"), k, n, v)
+            have += yyjson_equals_str(yyjson_obj_get(v, "in"), "query");
         assert_int_equal(have, want);
         yyjson_val *schemas = yyjson_obj_get(yyjson_obj_get(root, "components"), "schemas");
-        if (routes[i].answer && !yyjson_obj_get(schemas, routes[i].answer)) fail_msg("no schema %s", routes[i].answer);
+        if (routes[i].answer && !yyjson_obj_get(schemas, routes[i].answer))
+            fail_msg("no schema %s", routes[i].answer);
     }
     yyjson_doc_free(doc);
 }
@@ -207,7 +226,12 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(registers), T(stream), T(reports), T(results_wait_for_the_log), T(what_operators_see), T(every_route_is_described),
+        T(registers),
+        T(stream),
+        T(reports),
+        T(results_wait_for_the_log),
+        T(what_operators_see),
+        T(every_route_is_described),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

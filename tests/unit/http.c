@@ -32,7 +32,8 @@ static void any_pieces(void **state)
                     assert_true(str_eqz(r->path, "/a/b") && str_eqz(r->query, "x=1&y=%41+b"));
                     assert_true(str_eqz(r->host, "localhost:80"));
                     assert_true(str_eqz(http_field(r, "x-lonG"), "spaced value"));
-                    assert_true(http_field(r, "empty").p && !http_field(r, "empty").n && !http_field(r, "none").p);
+                    assert_true(http_field(r, "empty").p && !http_field(r, "empty").n &&
+                                !http_field(r, "none").p);
                     assert_true(str_eqz(r->body, "Wikipedia "));
                     assert_true(r->keep_alive && r->chunked);
                 } else {
@@ -78,21 +79,28 @@ static void parts(void **state)
     assert_int_equal(http_decode(STR("a+b"), false, &b), 0);
     assert_string_equal(buf_z(&b), "a+b");
     static const char *const bad[] = {"%", "%4", "a%4", "%zz", "%00", "%FF"};
-    for (size_t i = 0; i < ARRAY_LEN(bad); i++) assert_int_equal(http_decode(str_from(bad[i]), true, &b), ERR_INVALID);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        assert_int_equal(http_decode(str_from(bad[i]), true, &b), ERR_INVALID);
     assert_int_equal(b.len, 3);
-    assert_true(str_eqz(http_bearer(STR("bearer  abc")), "abc") && !http_bearer(STR("Basic abc")).n && !http_bearer(STR("Bearer")).n);
+    assert_true(str_eqz(http_bearer(STR("bearer  abc")), "abc") &&
+                !http_bearer(STR("Basic abc")).n && !http_bearer(STR("Bearer")).n);
     assert_true(http_media_is(STR("Application/JSON ; charset=utf-8"), "application/json"));
     assert_false(http_media_is(STR("application/jsonx"), "application/json"));
     buf_clear(&b);
     assert_int_equal(http_quoted(STR("\"a\\\"\\\\b\""), &b), 0);
     assert_string_equal(buf_z(&b), "a\"\\b");
-    static const char *const unquoted[] = {"", "\"", "a", "\"a", "\"a\"b\"", "\"\\x\"", "\"a\\\"", "\"\x01\"", "\"\xC3\xA9\"", "\"a\";p=1"};
-    for (size_t i = 0; i < ARRAY_LEN(unquoted); i++) assert_int_equal(http_quoted(str_from(unquoted[i]), &b), ERR_INVALID);
+    static const char *const unquoted[] = {
+        "",        "\"",      "a",        "\"a",          "\"a\"b\"",
+        "\"\\x\"", "\"a\\\"", "\"\x01\"", "\"\xC3\xA9\"", "\"a\";p=1"};
+    for (size_t i = 0; i < ARRAY_LEN(unquoted); i++)
+        assert_int_equal(http_quoted(str_from(unquoted[i]), &b), ERR_INVALID);
     buf_done(&b);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(any_pieces), cmocka_unit_test(bodies_have_limits), cmocka_unit_test(parts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(any_pieces),
+                                       cmocka_unit_test(bodies_have_limits),
+                                       cmocka_unit_test(parts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

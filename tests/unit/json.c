@@ -15,7 +15,8 @@ static void members_as_written(void **state)
     (void)state;
     Json j = {0};
     JsonFault f = {0};
-    Str text = STR(" { \"any\" : {\"a\":[1.50, 1e400, \"},:\\\"\"]} ,\"name\":\"x\\u0041\", \"count\":12,\n\"flag\":true, \"wait\": 0.25 } ");
+    Str text = STR(
+        " { \"any\" : {\"a\":[1.50, 1e400, \"},:\\\"\"]} ,\"name\":\"x\\u0041\", \"count\":12,\n\"flag\":true, \"wait\": 0.25 } ");
     assert_true(json_read_object(&j, text, known, &f));
     assert_true(str_eqz(json_member(&j, "any")->text, "{\"a\":[1.50, 1e400, \"},:\\\"\"]}"));
     Str name = {0};
@@ -26,7 +27,8 @@ static void members_as_written(void **state)
     assert_true(json_uint(json_member(&j, "count"), 12, 12, &count, &f) && count == 12);
     assert_true(json_bool(json_member(&j, "flag"), &flag, &f) && flag);
     assert_true(json_seconds(json_member(&j, "wait"), 0, NS_PER_S, &ns, &f) && ns == NS_PER_S / 4);
-    assert_true(json_str(json_member(&j, "none"), 1, 2, &name, &f)); /* what is not there leaves the value alone */
+    assert_true(json_str(json_member(&j, "none"), 1, 2, &name,
+                         &f)); /* what is not there leaves the value alone */
     assert_false(f.bad);
     assert_false(json_uint(json_member(&j, "count"), 13, 20, &count, &f));
     assert_string_equal(f.field, "count");
@@ -65,7 +67,8 @@ static void refusals(void **state)
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         JsonFault f = {0};
         if (json_read_object(&j, str_from(cases[i].text), known, &f)) fail_msg("%s", cases[i].text);
-        if (!strstr(f.detail, cases[i].part) || f.syntax != cases[i].syntax || f.unknown != cases[i].unknown)
+        if (!strstr(f.detail, cases[i].part) || f.syntax != cases[i].syntax ||
+            f.unknown != cases[i].unknown)
             fail_msg("%s: %s", cases[i].text, f.detail);
     }
     json_done(&j);
@@ -109,7 +112,9 @@ static void writing(void **state)
     (void)state;
     Buf b = {0};
     json_put_str(&b, STR("a\"\\\n\t\x01\x7F\xC3\xA9\xFF\xF0\x9F\x98\x80\xED\xA0\x80"));
-    assert_string_equal(buf_z(&b), "\"a\\\"\\\\\\n\\t\\u0001\\u007f\xC3\xA9\xEF\xBF\xBD\xF0\x9F\x98\x80\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\"");
+    assert_string_equal(
+        buf_z(&b),
+        "\"a\\\"\\\\\\n\\t\\u0001\\u007f\xC3\xA9\xEF\xBF\xBD\xF0\x9F\x98\x80\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\"");
     buf_clear(&b);
     json_put_u64(&b, UINT64_MAX);
     buf_putc(&b, ' ');
@@ -143,7 +148,7 @@ static void writing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(members_as_written), cmocka_unit_test(refusals), cmocka_unit_test(depth),
+        cmocka_unit_test(members_as_written),   cmocka_unit_test(refusals), cmocka_unit_test(depth),
         cmocka_unit_test(memory_is_given_back), cmocka_unit_test(writing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -203,17 +203,16 @@ static ReportAnswer report(Rig *r, const Hand *h, WorkerReport w)
 
 static ReportAnswer result(Rig *r, const Hand *h, WorkerHeld lease)
 {
-    return report(r, h,
-                  (WorkerReport){.kind = REPORT_RESULT,
-                                 .lease = lease,
-                                 .output = STR("{}"),
-                                 .usage = {MS(3), MS(4)}});
+    return report(
+        r, h,
+        (WorkerReport){
+            .kind = REPORT_RESULT, .lease = lease, .output = STR("{}"), .usage = {MS(3), MS(4)}});
 }
 
 static ReportAnswer released(Rig *r, const Hand *h, WorkerHeld lease)
 {
-    return report(
-        r, h, (WorkerReport){.kind = REPORT_RELEASED, .lease = lease, .usage = {MS(2), MS(2)}});
+    return report(r, h,
+                  (WorkerReport){.kind = REPORT_RELEASED, .lease = lease, .usage = {MS(2), MS(2)}});
 }
 
 static bool said(Rig *r, const char *what)
@@ -382,7 +381,9 @@ static void same_process_comes_back(void **state)
     assert_int_equal(task(r, no[2])->fail, FAIL_WORKER_LOST);
     assert_int_equal(task(r, no[2])->burned, 0);
     assert_false(task(r, no[2])->solo);
-    turn(r, SEC(20)); /* longer than a lease since it was given: the hello counted */
+    turn(r, SEC(10));
+    assert_int_equal(report(r, &h, (WorkerReport){.kind = REPORT_PONG}), REPORT_ACCEPTED);
+    turn(r, SEC(10)); /* longer than a lease since it was given: the hello counted */
     for (int i = 0; i < 2; i++) {
         assert_int_equal(task(r, no[i])->state, TASK_RUNNING);
         assert_int_equal(task(r, no[i])->token, has[i].token);
@@ -526,11 +527,14 @@ static void tokens_fence(void **state)
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    say_level = SAY_ERROR;
+    say_setup(SAY_ERROR, SAY_TEXT, "test");
     const struct CMUnitTest tests[] = {
-        TEST(crash_of_a_batch),             TEST(who_pays),
-        TEST(same_process_comes_back),      TEST(new_process_ends_the_orphans),
-        TEST(canceled_task_frees_its_slot), TEST(tokens_fence),
+        TEST(crash_of_a_batch),
+        TEST(who_pays),
+        TEST(same_process_comes_back),
+        TEST(new_process_ends_the_orphans),
+        TEST(canceled_task_frees_its_slot),
+        TEST(tokens_fence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

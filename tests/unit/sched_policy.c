@@ -706,7 +706,8 @@ static void solo_is_not_starved_by_joins(void **state)
     assert_in_range(waited, 1, MS(105)); /* one task's time */
     waited = solo_waits(0, CLASS_BATCH);
     assert_in_range(waited, 1, MS(105));
-    waited = solo_waits(SEC(1), CLASS_STANDARD); /* its tenant has had a second more than the rest */
+    waited = solo_waits(SEC(1),
+                        CLASS_STANDARD); /* its tenant has had a second more than the rest */
     assert_in_range(waited, MS(500), SEC(2));
 }
 
