@@ -1,4 +1,5 @@
-/* Requests from any bytes: cut into pieces of any size they give the same requests, or the same refusal. */
+/* Requests from any bytes: cut into pieces of any size they give the same requests, or the same
+ * refusal. */
 #include <string.h>
 
 #include "wire/http.h"

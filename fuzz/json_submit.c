@@ -1,4 +1,5 @@
-/* A submit's body: no input may do more than be refused, and what is accepted is one line of valid JSON. */
+/* A submit's body: no input may do more than be refused, and what is accepted is one line of valid
+ * JSON. */
 #include "no_sockets.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

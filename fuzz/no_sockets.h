@@ -1,4 +1,5 @@
-/* no_sockets.h: a gateway's handlers on a real core, called without a connection. Everything is durable at once. */
+/* no_sockets.h: a gateway's handlers on a real core, called without a connection. Everything is
+ * durable at once. */
 #ifndef FUZZ_NO_SOCKETS_H
 #define FUZZ_NO_SOCKETS_H
 

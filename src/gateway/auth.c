@@ -1,4 +1,5 @@
-/* Keys, scopes, tenants, rates. A key is compared by its SHA-256 with every known one in constant time. */
+/* Keys, scopes, tenants, rates. A key is compared by its SHA-256 with every known one in constant
+ * time. */
 #include "gateway/internal.h"
 
 #include <string.h>
@@ -22,7 +23,8 @@ static const GatewayKey *find_key(Gateway *g, Str text)
 static const GatewayKey *known_key(Exchange *x, Str text)
 {
     AuthCache *c = x->auth;
-    /* The cache holds only what this very peer has sent: comparing with it tells nobody anything. */
+    /* The cache holds only what this very peer has sent: comparing with it tells nobody anything.
+     * */
     if (c && c->key && c->len == text.n && memcmp(c->text, text.p, text.n) == 0) return c->key;
     const GatewayKey *k = find_key(x->g, text);
     if (c && k && text.n <= sizeof c->text) {

@@ -1,13 +1,14 @@
-/* POST /v1/tasks:batch: one submit a line, one answer a line, in order; both directions stream. Lines are independent: one that is
- * refused changes nothing for the others. A line whose input must be stored first holds up those behind it. */
+/* POST /v1/tasks:batch: one submit a line, one answer a line, in order; both directions stream.
+ * Lines are independent: one that is refused changes nothing for the others. A line whose input
+ * must be stored first holds up those behind it. */
 #include "gateway/internal.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define LINES_MAX 10000
-#define AHEAD_MAX                                                                                  \
-    (16 * MIB) /* bytes of lines that wait for a large one to be stored; then reading stops */
+/* bytes of lines that wait for a large one to be stored; then reading stops */
+#define AHEAD_MAX (16 * MIB)
 
 typedef struct {
     Exchange *x;

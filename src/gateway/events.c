@@ -1,14 +1,15 @@
-/* Server-sent events of one task: `status` events with the record's sequence as id, `progress` with "seq.n". A reader that
- * comes back with Last-Event-ID gets the transitions after it, then the latest progress. The stream ends with the terminal event; one
- * that comes back after that is told to stay away (204, as the HTML standard has it). */
+/* Server-sent events of one task: `status` events with the record's sequence as id, `progress`
+ * with "seq.n". A reader that comes back with Last-Event-ID gets the transitions after it, then
+ * the latest progress. The stream ends with the terminal event; one that comes back after that is
+ * told to stay away (204, as the HTML standard has it). */
 #include "gateway/internal.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define BEAT_MS 15000 /* below the usual 30 s of proxies */
-#define PROGRESS_UNSENT_MAX                                                                        \
-    (256 * KIB) /* a reader this far behind misses progress, never transitions */
+/* A reader this far behind misses progress, never transitions. */
+#define PROGRESS_UNSENT_MAX (256 * KIB)
 
 static void put_event(Exchange *x, const char *id, const char *name, uint64_t seq)
 {

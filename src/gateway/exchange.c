@@ -1,10 +1,11 @@
 /* One request and its answer.
  *
  * Invariants
- *   I1  An exchange is in `held` exactly while x->held; the list is ordered by hold_seq, so that gateway_durable touches
- *       only what it releases. An answer that needs less than the last one in the list waits with that one: one group
- *       commit more, never less.
- *   I2  A byte of `out` leaves only when x->held is false; a piece in `later` only when its sequence is durable.
+ *   I1  An exchange is in `held` exactly while x->held; the list is ordered by hold_seq, so that
+ *       gateway_durable touches only what it releases. An answer that needs less than the last one
+ *       in the list waits with that one: one group commit more, never less.
+ *   I2  A byte of `out` leaves only when x->held is false; a piece in `later` only when its
+ *       sequence is durable.
  *   I3  `moved` is called after every change that may let bytes leave. */
 #include "gateway/internal.h"
 
@@ -79,7 +80,8 @@ void exchange_header(Exchange *x, const char *name, const char *fmt, ...)
     buf_put(b, "\r\n", 2);
 }
 
-/* What every answer says, made anew each second: it is dated, no cache keeps it, no browser guesses its type. */
+/* What every answer says, made anew each second: it is dated, no cache keeps it, no browser
+ * guesses its type. */
 static void put_common(Gateway *g, Buf *out)
 {
     uint64_t now = uv_now(g->loop);

@@ -1,5 +1,6 @@
-/* File contents: DATA/files/<id>, written under files/tmp and moved there when whole and synced, before the record exists. A content is
- * unlinked only once the record of its end is durable. What blocks runs on libuv's threads. */
+/* File contents: DATA/files/<id>, written under files/tmp and moved there when whole and synced,
+ * before the record exists. A content is unlinked only once the record of its end is durable. What
+ * blocks runs on libuv's threads. */
 #include "gateway/internal.h"
 
 #include "gateway/multipart.h"
@@ -15,8 +16,8 @@
 #include <unistd.h>
 
 #define PIECE (256 * KIB)
-#define ORPHAN_S                                                                                   \
-    86400 /* a content without a record is a crash between the two: younger ones may be under way */
+/* a content without a record is a crash between the two: younger ones may be under way */
+#define ORPHAN_S    86400
 #define FILE_ID_LEN 31
 
 struct Gone {
@@ -240,7 +241,8 @@ void files_durable(Gateway *g, uint64_t seq)
 
 /* ---- reading ---- */
 
-/* The file of params[0], if the caller may see it; NULL: answered. A worker may read what a task it holds refers to. */
+/* The file of params[0], if the caller may see it; NULL: answered. A worker may read what a task
+ * it holds refers to. */
 static const File *find_file(Exchange *x)
 {
     Gateway *g = x->g;
@@ -399,7 +401,8 @@ static void read_after(uv_work_t *w, int status)
     if (!d->left) exchange_end(x);
 }
 
-/* "bytes=0-99", "bytes=100-", "bytes=-100". False: not one range that this server serves (then the whole is sent). */
+/* "bytes=0-99", "bytes=100-", "bytes=-100". False: not one range that this server serves (then the
+ * whole is sent). */
 static bool read_range(Str s, uint64_t size, uint64_t *from, uint64_t *to, bool *outside)
 {
     if (!str_starts(s, STR("bytes=")) || memchr(s.p, ',', s.n)) return false;

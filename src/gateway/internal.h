@@ -5,10 +5,12 @@
  *     watch.c      who waits for a task: long polls, `Prefer: wait`, event streams
  *     route.c      the table of routes; what every request must pass
  *     auth.c problem.c render.c query.c    keys, refusals, JSON of things, query parameters
- *     submit.c batch.c tasks.c events.c files.c upload.c workers.c views.c ops.c openapi.c    the routes
+ *     submit.c batch.c tasks.c events.c files.c upload.c workers.c views.c ops.c openapi.c
+ *                  the routes
  *
- * A handler sees an Exchange, never a connection: it reads the request and answers by exchange_reply (at once), or keeps the
- * exchange (watch.c, a stream, a job) and answers later. Who carries the bytes is behind Exchange.moved. */
+ * A handler sees an Exchange, never a connection: it reads the request and answers by
+ * exchange_reply (at once), or keeps the exchange (watch.c, a stream, a job) and answers later.
+ * Who carries the bytes is behind Exchange.moved. */
 #ifndef GATEWAY_INTERNAL_H
 #define GATEWAY_INTERNAL_H
 
@@ -83,7 +85,8 @@ struct Exchange {
     void (*moved)(Exchange *x); /* the transport's: bytes came free in out, or it ended */
     AuthCache *auth;            /* or NULL */
 
-    /* the request; borrowed, valid until the handler returns (ROUTE_STREAM_IN: until the body has ended) */
+    /* the request; borrowed, valid until the handler returns (ROUTE_STREAM_IN: until the body has
+     * ended) */
     const HttpRequest *req;
     const Route *route;
     Str params[2];
@@ -146,8 +149,9 @@ struct Gateway {
     bool draining, closing, handles_closed;
     int handles;
 
-    /* scratch memory, each for one use at a time: body for the answer being rendered (no port that changes tasks may be called
-     * between its first byte and exchange_reply), lines for a piece of a stream (the same), text for what a handler decodes */
+    /* scratch memory, each for one use at a time: body for the answer being rendered (no port that
+     * changes tasks may be called between its first byte and exchange_reply), lines for a piece of
+     * a stream (the same), text for what a handler decodes */
     Buf body, text, lines;
     Json json;
     char common[160]; /* Date and the headers every answer has */
@@ -204,7 +208,8 @@ void watch_due(Gateway *g);
 void watch_done_gateway(Gateway *g);
 
 /* ---- route.c ---- */
-/* At the head: finds the route and checks host, origin, key and form. False: answered with a problem. *ret_body_max: what may follow. */
+/* At the head: finds the route and checks host, origin, key and form. False: answered with a
+ * problem. *ret_body_max: what may follow. */
 bool route_head(Exchange *x, uint64_t *ret_body_max);
 void route_body(Exchange *x); /* the request is whole: run the handler */
 void route_count(Exchange *x);
@@ -246,7 +251,8 @@ void render_event(Gateway *g, const Task *t, const TaskEvent *e,
 void render_problem_code(Code c, Buf *b);
 
 /* ---- query.c ---- */
-/* A query parameter by name, decoded into Gateway.text; false: not there. Unknown names and bad escapes are refused by route_head. */
+/* A query parameter by name, decoded into Gateway.text; false: not there. Unknown names and bad
+ * escapes are refused by route_head. */
 bool query_get(Exchange *x, const char *name, Str *ret);
 bool query_check(Exchange *x); /* false: answered */
 bool query_uint(Exchange *x, const char *name, uint64_t max, uint64_t *ret,
@@ -269,15 +275,18 @@ typedef struct {
     Buf compacted; /* owns input when it had line breaks */
 } Submit;
 void submit_done(Submit *s);
-/* Reads and checks a submit's JSON (Gateway.json holds it). line: of a batch, which may carry its idempotency_key. */
+/* Reads and checks a submit's JSON (Gateway.json holds it). line: of a batch, which may carry its
+ * idempotency_key. */
 bool submit_read(Exchange *x, Str body, bool line, Submit *ret, Problem *problem);
-/* Hands it to the shard. False: *problem. True: *ret_task (NULL: it has left memory) and whether it is a repeat. */
+/* Hands it to the shard. False: *problem. True: *ret_task (NULL: it has left memory) and whether
+ * it is a repeat. */
 bool submit_decide(Exchange *x, Submit *s, Task **ret_task, bool *ret_repeat, Problem *problem);
 /* The files an input or output refers to by {"$file": "file_…"}. False: *problem. */
 bool submit_files(Exchange *x, yyjson_val *v, Str tenant, const char *field,
                   uint64_t files[TASK_FILES_MAX], size_t *ret_len, Problem *problem);
 bool submit_identity(Exchange *x, Str key_header, Str body, Submit *s, Problem *problem);
-/* Stores an input that is too large for the log, then calls back with a Submit whose input is a reference. */
+/* Stores an input that is too large for the log, then calls back with a Submit whose input is a
+ * reference. */
 typedef struct BigInput BigInput;
 struct BigInput {
     Exchange *x; /* NULL: it is gone */

@@ -10,7 +10,8 @@ static int fail(Multipart *m, const char *why)
     return ERR_INVALID;
 }
 
-/* The value of a parameter: `; name=token` or `; name="text"`. False: it is not there, or malformed. */
+/* The value of a parameter: `; name=token` or `; name="text"`. False: it is not there, or
+ * malformed. */
 static bool parameter(Str header, const char *name, char *ret, size_t room)
 {
     const char *p = header.p, *end = p + header.n;
@@ -27,7 +28,8 @@ static bool parameter(Str header, const char *name, char *ret, size_t room)
         p++;
         if (p < end && *p == '"') {
             for (p++; p < end && *p != '"'; p++) {
-                /* Browsers send a Windows path's backslashes as they are: only \" and \\ are escapes. */
+                /* Browsers send a Windows path's backslashes as they are: only \" and \\ are
+                 * escapes. */
                 if (*p == '\\' && p + 1 < end && (p[1] == '"' || p[1] == '\\')) p++;
                 if (found && n + 1 < room) ret[n++] = *p;
             }

@@ -26,7 +26,8 @@ bool multipart_whole(const Multipart *m); /* the closing delimiter has come, and
 
 /* A file name without folders and control characters, valid UTF-8, at most 255 bytes; else "". */
 void file_name_clean(Str s, char ret[256]);
-/* A media type that is safe to say again in a header: false when it is not one. Empty: application/octet-stream. */
+/* A media type that is safe to say again in a header: false when it is not one. Empty:
+ * application/octet-stream. */
 bool media_type_clean(Str s, char ret[128]);
 
 #endif

@@ -1,18 +1,26 @@
-/* GET /openapi.json: made from the table of routes and the schemas below, once. What is in the table is in the description. */
+/* GET /openapi.json: made from the table of routes and the schemas below, once. What is in the
+ * table is in the description. */
 #include "gateway/internal.h"
 
 #include <string.h>
 
 static const char schemas[] =
-    "\"Problem\":{\"type\":\"object\",\"description\":\"RFC 9457\",\"required\":[\"type\",\"title\",\"status\",\"detail\",\"code\"],"
-    "\"properties\":{\"type\":{\"type\":\"string\"},\"title\":{\"type\":\"string\"},\"status\":{\"type\":\"integer\"},"
-    "\"detail\":{\"type\":\"string\"},\"instance\":{\"type\":\"string\"},\"code\":{\"type\":\"string\",\"enum\":[%CODES%]},"
+    "\"Problem\":{\"type\":\"object\",\"description\":\"RFC 9457\",\"required\":[\"type\","
+    "\"title\",\"status\",\"detail\",\"code\"],"
+    "\"properties\":{\"type\":{\"type\":\"string\"},\"title\":{\"type\":\"string\"},"
+    "\"status\":{\"type\":\"integer\"},"
+    "\"detail\":{\"type\":\"string\"},\"instance\":{\"type\":\"string\"},"
+    "\"code\":{\"type\":\"string\",\"enum\":[%CODES%]},"
     "\"field\":{\"type\":\"string\"}}},"
 
-    "\"TaskRequest\":{\"type\":\"object\",\"required\":[\"model\",\"input\"],\"additionalProperties\":false,\"properties\":{"
-    "\"model\":{\"type\":\"string\",\"description\":\"A name, or name:version to pin one\",\"examples\":[\"sdxl\",\"sdxl:3\"]},"
-    "\"input\":{\"description\":\"What the model takes; {\\\"$file\\\": \\\"file_…\\\"} stands for an uploaded file\"},"
-    "\"priority\":{\"type\":\"string\",\"enum\":[\"critical\",\"standard\",\"batch\"],\"default\":\"standard\"},"
+    "\"TaskRequest\":{\"type\":\"object\",\"required\":[\"model\",\"input\"],"
+    "\"additionalProperties\":false,\"properties\":{"
+    "\"model\":{\"type\":\"string\",\"description\":\"A name, or name:version to pin one\","
+    "\"examples\":[\"sdxl\",\"sdxl:3\"]},"
+    "\"input\":{\"description\":\"What the model takes; {\\\"$file\\\": \\\"file_…\\\"} stands "
+    "for an uploaded file\"},"
+    "\"priority\":{\"type\":\"string\",\"enum\":[\"critical\",\"standard\",\"batch\"],"
+    "\"default\":\"standard\"},"
     "\"deadline_s\":{\"type\":\"number\",\"minimum\":0.001,\"maximum\":2592000,"
     "\"description\":\"Not finished by then: expired\"},"
     "\"delay_s\":{\"type\":\"number\",\"minimum\":0,\"maximum\":2592000},"
@@ -20,47 +28,73 @@ static const char schemas[] =
     "\"retention_s\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":2592000,\"default\":86400},"
     "\"metadata\":{\"type\":\"object\",\"maxProperties\":16,\"propertyNames\":{\"maxLength\":64},"
     "\"additionalProperties\":{\"type\":\"string\",\"maxLength\":512}},"
-    "\"idempotency_key\":{\"type\":\"string\",\"maxLength\":255,\"description\":\"In lines of a batch only; elsewhere the header "
+    "\"idempotency_key\":{\"type\":\"string\",\"maxLength\":255,\"description\":\"In lines of a "
+    "batch only; elsewhere the header "
     "Idempotency-Key\"}}},"
 
-    "\"Task\":{\"type\":\"object\",\"required\":[\"id\",\"model\",\"version\",\"priority\",\"status\",\"created_at\"],\"properties\":{"
-    "\"id\":{\"type\":\"string\",\"pattern\":\"^task_[0-9A-Z]{26}$\"},\"model\":{\"type\":\"string\"},"
-    "\"version\":{\"type\":\"string\"},\"priority\":{\"type\":\"string\"},\"tenant\":{\"type\":\"string\"},"
-    "\"status\":{\"type\":\"string\",\"enum\":[\"queued\",\"running\",\"succeeded\",\"failed\",\"canceled\",\"expired\"]},"
-    "\"input\":{\"description\":\"Only with ?include=input\"},\"output\":{\"description\":\"null until it has succeeded\"},"
+    "\"Task\":{\"type\":\"object\",\"required\":[\"id\",\"model\",\"version\",\"priority\","
+    "\"status\",\"created_at\"],\"properties\":{"
+    "\"id\":{\"type\":\"string\",\"pattern\":\"^task_[0-9A-Z]{26}$\"},"
+    "\"model\":{\"type\":\"string\"},"
+    "\"version\":{\"type\":\"string\"},\"priority\":{\"type\":\"string\"},"
+    "\"tenant\":{\"type\":\"string\"},"
+    "\"status\":{\"type\":\"string\",\"enum\":[\"queued\",\"running\",\"succeeded\",\"failed\","
+    "\"canceled\",\"expired\"]},"
+    "\"input\":{\"description\":\"Only with ?include=input\"},\"output\":{\"description\":\"null "
+    "until it has succeeded\"},"
     "\"data_removed\":{\"type\":\"boolean\"},"
-    "\"error\":{\"oneOf\":[{\"type\":\"null\"},{\"type\":\"object\",\"properties\":{\"code\":{\"type\":\"string\",\"enum\":[%FAILS%]},"
+    "\"error\":{\"oneOf\":[{\"type\":\"null\"},{\"type\":\"object\","
+    "\"properties\":{\"code\":{\"type\":\"string\",\"enum\":[%FAILS%]},"
     "\"message\":{\"type\":\"string\"},\"retryable\":{\"type\":\"boolean\"}}}]},"
     "\"attempt\":{\"type\":\"integer\"},\"max_attempts\":{\"type\":\"integer\"},"
-    "\"progress\":{\"type\":\"object\",\"properties\":{\"step\":{\"type\":\"integer\"},\"steps\":{\"type\":\"integer\"}}},"
-    "\"created_at\":{\"type\":\"string\",\"format\":\"date-time\"},\"started_at\":{\"type\":[\"string\",\"null\"],"
-    "\"format\":\"date-time\"},\"finished_at\":{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"},"
-    "\"deadline_at\":{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"},\"not_before_at\":{\"type\":\"string\","
-    "\"format\":\"date-time\"},\"queue\":{\"type\":\"object\",\"properties\":{\"ahead\":{\"type\":[\"integer\",\"null\"]},"
+    "\"progress\":{\"type\":\"object\",\"properties\":{\"step\":{\"type\":\"integer\"},"
+    "\"steps\":{\"type\":\"integer\"}}},"
+    "\"created_at\":{\"type\":\"string\",\"format\":\"date-time\"},"
+    "\"started_at\":{\"type\":[\"string\",\"null\"],"
+    "\"format\":\"date-time\"},\"finished_at\":{\"type\":[\"string\",\"null\"],"
+    "\"format\":\"date-time\"},"
+    "\"deadline_at\":{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"},"
+    "\"not_before_at\":{\"type\":\"string\","
+    "\"format\":\"date-time\"},\"queue\":{\"type\":\"object\","
+    "\"properties\":{\"ahead\":{\"type\":[\"integer\",\"null\"]},"
     "\"estimated_start_at\":{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"}}},"
-    "\"metrics\":{\"type\":\"object\",\"properties\":{\"queue_ms\":{\"type\":\"integer\"},\"run_ms\":{\"type\":\"integer\"},"
-    "\"device_ms\":{\"type\":\"integer\"},\"batch_size\":{\"type\":\"integer\"}}},\"metadata\":{\"type\":\"object\"},"
-    "\"retry_of\":{\"type\":\"string\"},\"urls\":{\"type\":\"object\",\"properties\":{\"self\":{\"type\":\"string\"},"
+    "\"metrics\":{\"type\":\"object\",\"properties\":{\"queue_ms\":{\"type\":\"integer\"},"
+    "\"run_ms\":{\"type\":\"integer\"},"
+    "\"device_ms\":{\"type\":\"integer\"},\"batch_size\":{\"type\":\"integer\"}}},"
+    "\"metadata\":{\"type\":\"object\"},"
+    "\"retry_of\":{\"type\":\"string\"},\"urls\":{\"type\":\"object\","
+    "\"properties\":{\"self\":{\"type\":\"string\"},"
     "\"cancel\":{\"type\":\"string\"},\"events\":{\"type\":\"string\"}}},"
-    "\"receipt\":{\"type\":\"object\",\"properties\":{\"shard\":{\"type\":\"integer\"},\"epoch\":{\"type\":\"integer\"},"
+    "\"receipt\":{\"type\":\"object\",\"properties\":{\"shard\":{\"type\":\"integer\"},"
+    "\"epoch\":{\"type\":\"integer\"},"
     "\"seq\":{\"type\":\"integer\"}}}}},"
 
-    "\"TaskList\":{\"type\":\"object\",\"required\":[\"tasks\",\"next\",\"at_seq\"],\"properties\":{\"tasks\":{\"type\":\"array\","
+    "\"TaskList\":{\"type\":\"object\",\"required\":[\"tasks\",\"next\",\"at_seq\"],"
+    "\"properties\":{\"tasks\":{\"type\":\"array\","
     "\"items\":{\"$ref\":\"#/components/schemas/Task\"}},\"next\":{\"type\":[\"string\",\"null\"],"
-    "\"description\":\"The cursor of the next page; a page may be short or empty and still have one\"},"
+    "\"description\":\"The cursor of the next page; a page may be short or empty and still have "
+    "one\"},"
     "\"at_seq\":{\"type\":\"integer\"}}},"
-    "\"BatchAnswer\":{\"type\":\"object\",\"description\":\"One a line\",\"required\":[\"status\"],\"properties\":{"
-    "\"status\":{\"type\":\"integer\"},\"replayed\":{\"type\":\"boolean\"},\"task\":{\"$ref\":\"#/components/schemas/Task\"},"
+    "\"BatchAnswer\":{\"type\":\"object\",\"description\":\"One a line\","
+    "\"required\":[\"status\"],\"properties\":{"
+    "\"status\":{\"type\":\"integer\"},\"replayed\":{\"type\":\"boolean\"},"
+    "\"task\":{\"$ref\":\"#/components/schemas/Task\"},"
     "\"error\":{\"$ref\":\"#/components/schemas/Problem\"}}},"
 
-    "\"File\":{\"type\":\"object\",\"properties\":{\"id\":{\"type\":\"string\"},\"name\":{\"type\":\"string\"},"
-    "\"content_type\":{\"type\":\"string\"},\"size\":{\"type\":\"integer\"},\"sha256\":{\"type\":\"string\"},"
-    "\"created_at\":{\"type\":\"string\",\"format\":\"date-time\"},\"expires_at\":{\"type\":[\"string\",\"null\"],"
+    "\"File\":{\"type\":\"object\",\"properties\":{\"id\":{\"type\":\"string\"},"
+    "\"name\":{\"type\":\"string\"},"
+    "\"content_type\":{\"type\":\"string\"},\"size\":{\"type\":\"integer\"},"
+    "\"sha256\":{\"type\":\"string\"},"
+    "\"created_at\":{\"type\":\"string\",\"format\":\"date-time\"},"
+    "\"expires_at\":{\"type\":[\"string\",\"null\"],"
     "\"format\":\"date-time\"},\"task\":{\"type\":\"string\"},\"urls\":{\"type\":\"object\"}}},"
 
-    "\"ModelVersion\":{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},\"version\":{\"type\":\"string\"},"
-    "\"digest\":{\"type\":\"string\"},\"paused\":{\"type\":\"boolean\"},\"info\":{\"type\":\"object\"}}},"
-    "\"Model\":{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},\"latest\":{\"type\":\"string\"},"
+    "\"ModelVersion\":{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},"
+    "\"version\":{\"type\":\"string\"},"
+    "\"digest\":{\"type\":\"string\"},\"paused\":{\"type\":\"boolean\"},"
+    "\"info\":{\"type\":\"object\"}}},"
+    "\"Model\":{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},"
+    "\"latest\":{\"type\":\"string\"},"
     "\"paused\":{\"type\":\"boolean\"},\"versions\":{\"type\":\"array\",\"items\":"
     "{\"$ref\":\"#/components/schemas/ModelVersion\"}}}},"
     "\"ModelList\":{\"type\":\"object\",\"properties\":{\"models\":{\"type\":\"array\",\"items\":"
@@ -68,19 +102,31 @@ static const char schemas[] =
     "\"Worker\":{\"type\":\"object\"},"
     "\"WorkerList\":{\"type\":\"object\",\"properties\":{\"workers\":{\"type\":\"array\",\"items\":"
     "{\"$ref\":\"#/components/schemas/Worker\"}}}},"
-    "\"QueueList\":{\"type\":\"object\",\"properties\":{\"queues\":{\"type\":\"array\",\"items\":{\"type\":\"object\"}}}},"
-    "\"TenantList\":{\"type\":\"object\",\"properties\":{\"tenants\":{\"type\":\"array\",\"items\":{\"type\":\"object\"}}}},"
-    "\"WorkerHello\":{\"type\":\"object\",\"description\":\"docs/worker-protocol.md\",\"required\":[\"protocol\",\"name\","
-    "\"devices\"],\"properties\":{\"protocol\":{\"type\":\"array\",\"items\":{\"type\":\"integer\"}},\"name\":{\"type\":\"string\"},"
-    "\"region\":{\"type\":\"string\"},\"pid\":{\"type\":\"integer\"},\"worker\":{\"type\":\"string\"},\"devices\":"
-    "{\"type\":\"array\",\"items\":{\"type\":\"object\"}},\"models\":{\"type\":\"array\",\"items\":{\"type\":\"object\"}},"
-    "\"running\":{\"type\":\"array\",\"items\":{\"type\":\"object\"}},\"runtime\":{\"type\":\"string\"}}},"
-    "\"WorkerWelcome\":{\"type\":\"object\",\"properties\":{\"worker\":{\"type\":\"string\"},\"protocol\":{\"type\":\"integer\"},"
-    "\"lease_s\":{\"type\":\"integer\"},\"ping_s\":{\"type\":\"integer\"},\"refused\":{\"type\":\"array\"},"
+    "\"QueueList\":{\"type\":\"object\",\"properties\":{\"queues\":{\"type\":\"array\","
+    "\"items\":{\"type\":\"object\"}}}},"
+    "\"TenantList\":{\"type\":\"object\",\"properties\":{\"tenants\":{\"type\":\"array\","
+    "\"items\":{\"type\":\"object\"}}}},"
+    "\"WorkerHello\":{\"type\":\"object\",\"description\":\"docs/worker-protocol.md\","
+    "\"required\":[\"protocol\",\"name\","
+    "\"devices\"],\"properties\":{\"protocol\":{\"type\":\"array\","
+    "\"items\":{\"type\":\"integer\"}},\"name\":{\"type\":\"string\"},"
+    "\"region\":{\"type\":\"string\"},\"pid\":{\"type\":\"integer\"},"
+    "\"worker\":{\"type\":\"string\"},\"devices\":"
+    "{\"type\":\"array\",\"items\":{\"type\":\"object\"}},\"models\":{\"type\":\"array\","
+    "\"items\":{\"type\":\"object\"}},"
+    "\"running\":{\"type\":\"array\",\"items\":{\"type\":\"object\"}},"
+    "\"runtime\":{\"type\":\"string\"}}},"
+    "\"WorkerWelcome\":{\"type\":\"object\",\"properties\":{\"worker\":{\"type\":\"string\"},"
+    "\"protocol\":{\"type\":\"integer\"},"
+    "\"lease_s\":{\"type\":\"integer\"},\"ping_s\":{\"type\":\"integer\"},"
+    "\"refused\":{\"type\":\"array\"},"
     "\"stale\":{\"type\":\"array\"}}},"
-    "\"WorkerReport\":{\"type\":\"object\",\"description\":\"One a line; docs/worker-protocol.md\",\"required\":[\"t\"]},"
-    "\"WorkerAnswer\":{\"type\":\"object\",\"description\":\"One a line\",\"required\":[\"status\"],\"properties\":{\"status\":"
-    "{\"type\":\"string\",\"enum\":[\"accepted\",\"duplicate\",\"fenced\",\"invalid\"]},\"detail\":{\"type\":\"string\"}}}";
+    "\"WorkerReport\":{\"type\":\"object\",\"description\":\"One a line; "
+    "docs/worker-protocol.md\",\"required\":[\"t\"]},"
+    "\"WorkerAnswer\":{\"type\":\"object\",\"description\":\"One a line\","
+    "\"required\":[\"status\"],\"properties\":{\"status\":"
+    "{\"type\":\"string\",\"enum\":[\"accepted\",\"duplicate\",\"fenced\",\"invalid\"]},"
+    "\"detail\":{\"type\":\"string\"}}}";
 
 static const struct {
     const char *name, *schema, *text;
@@ -154,7 +200,8 @@ static void put_parameters(Buf *b, const Route *r)
     if (r->handle == submit_post) {
         put_parameter(
             b, "Idempotency-Key", 15, "header", "{\"type\":\"string\",\"maxLength\":257}",
-            "A quoted string: the same key and body answer with the first task, for 24 h and at least until it has ended",
+            "A quoted string: the same key and body answer with the first task, for 24 h and at "
+            "least until it has ended",
             false);
         put_parameter(b, "traceparent", 11, "header", "{\"type\":\"string\"}",
                       "W3C trace context, kept with the task", false);
@@ -177,7 +224,8 @@ static void put_body(Buf *b, const Route *r)
     if (r->handle == files_post)
         buf_puts(
             b,
-            "\"application/octet-stream\":{},\"multipart/form-data\":{\"schema\":{\"type\":\"object\",\"properties\":"
+            "\"application/octet-stream\":{},"
+            "\"multipart/form-data\":{\"schema\":{\"type\":\"object\",\"properties\":"
             "{\"file\":{\"type\":\"string\",\"contentMediaType\":\"application/octet-stream\"}}}}");
     else
         buf_printf(b, "\"%s\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}",
@@ -205,10 +253,9 @@ static void put_answers(Buf *b, const Route *r)
         buf_printf(b, ",\"content\":{\"%s\":{}}", type);
     buf_putc(b, '}');
     if (r->handle == submit_post)
-        buf_puts(
-            b,
-            ",\"200\":{\"description\":\"The task ended within the wait\",\"content\":{\"application/json\":{\"schema\":"
-            "{\"$ref\":\"#/components/schemas/Task\"}}}}");
+        buf_puts(b, ",\"200\":{\"description\":\"The task ended within the wait\","
+                    "\"content\":{\"application/json\":{\"schema\":"
+                    "{\"$ref\":\"#/components/schemas/Task\"}}}}");
     buf_puts(b, ",\"default\":{\"$ref\":\"#/components/responses/Problem\"}}");
 }
 
@@ -229,12 +276,11 @@ static void put_operation(Buf *b, const Route *r)
 
 static void make(Buf *b)
 {
-    buf_puts(
-        b,
-        "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"Headrace\",\"version\":\"" HR_VERSION
-        "\",\"summary\":"
-        "\"Asynchronous inference: durable tasks over HTTP\",\"license\":{\"name\":\"Apache-2.0\",\"identifier\":"
-        "\"Apache-2.0\"}},\"security\":[{\"key\":[]},{}],\"paths\":{");
+    buf_puts(b, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"Headrace\",\"version\":\"" HR_VERSION
+                "\",\"summary\":"
+                "\"Asynchronous inference: durable tasks over HTTP\","
+                "\"license\":{\"name\":\"Apache-2.0\",\"identifier\":"
+                "\"Apache-2.0\"}},\"security\":[{\"key\":[]},{}],\"paths\":{");
     bool first = true;
     for (size_t i = 0; i < routes_len; i++) {
         bool seen = false;
@@ -252,9 +298,12 @@ static void make(Buf *b)
     }
     buf_puts(
         b,
-        "},\"components\":{\"securitySchemes\":{\"key\":{\"type\":\"http\",\"scheme\":\"bearer\",\"description\":"
-        "\"A key such as hr_live_…; a server without keys listens on loopback only and needs none\"}},\"responses\":{"
-        "\"Problem\":{\"description\":\"What went wrong and how to mend it\",\"content\":{\"application/problem+json\":"
+        "},\"components\":{\"securitySchemes\":{\"key\":{\"type\":\"http\",\"scheme\":\"bearer\","
+        "\"description\":"
+        "\"A key such as hr_live_…; a server without keys listens on loopback only and needs "
+        "none\"}},\"responses\":{"
+        "\"Problem\":{\"description\":\"What went wrong and how to mend it\","
+        "\"content\":{\"application/problem+json\":"
         "{\"schema\":{\"$ref\":\"#/components/schemas/Problem\"}}}}},\"schemas\":{");
     put_schemas(b);
     buf_puts(b, "}}}");

@@ -1,4 +1,5 @@
-/* What operators and their machines ask: is it alive, ready, how is it doing; and the page at "/". */
+/* What operators and their machines ask: is it alive, ready, how is it doing; and the page at "/".
+ * */
 #include "gateway/internal.h"
 
 #include <string.h>
@@ -56,9 +57,8 @@ static void put_route(Buf *b, size_t i)
 
 static void put_requests(Gateway *g, Buf *b)
 {
-    buf_puts(
-        b,
-        "# HELP headrace_http_requests_total Answered requests.\n# TYPE headrace_http_requests_total counter\n");
+    buf_puts(b, "# HELP headrace_http_requests_total Answered requests.\n# TYPE "
+                "headrace_http_requests_total counter\n");
     for (size_t i = 0; i <= routes_len; i++) {
         for (size_t k = 1; k < 6; k++) {
             if (!g->counts[i].by_class[k]) continue;
@@ -69,9 +69,9 @@ static void put_requests(Gateway *g, Buf *b)
         }
     }
     buf_puts(
-        b,
-        "# HELP headrace_http_request_duration_seconds From the head's arrival to the answer's leaving.\n"
-        "# TYPE headrace_http_request_duration_seconds histogram\n");
+        b, "# HELP headrace_http_request_duration_seconds From the head's arrival to the answer's "
+           "leaving.\n"
+           "# TYPE headrace_http_request_duration_seconds histogram\n");
     for (size_t i = 0; i <= routes_len; i++) {
         const RouteCount *c = &g->counts[i];
         uint64_t sum = 0;
@@ -123,17 +123,25 @@ void ops_metrics(Exchange *x)
 static const char home[] =
     "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">"
     "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>Headrace</title>"
-    "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;color:#1b1f24;"
-    "background:#fff}code,pre{font:14px/1.5 ui-monospace,monospace;background:#f3f4f6;border-radius:4px}code{padding:.1em .3em}"
-    "pre{padding:1rem;overflow:auto}a{color:#0b57d0}@media(prefers-color-scheme:dark){body{background:#14171a;color:#e6e8ea}"
+    "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 "
+    "1rem;color:#1b1f24;"
+    "background:#fff}code,pre{font:14px/1.5 ui-monospace,"
+    "monospace;background:#f3f4f6;border-radius:4px}code{padding:.1em .3em}"
+    "pre{padding:1rem;overflow:auto}a{color:#0b57d0}@media(prefers-color-scheme:dark){body{backgr"
+    "ound:#14171a;color:#e6e8ea}"
     "code,pre{background:#22262b}a{color:#8ab4f8}}</style>"
-    "<main><h1>Headrace</h1><p>This is a Headrace server: it takes tasks for machine-learning models over HTTP, keeps them in a "
+    "<main><h1>Headrace</h1><p>This is a Headrace server: it takes tasks for machine-learning "
+    "models over HTTP, keeps them in a "
     "durable log, runs them on its workers, and hands out the results.</p>"
-    "<p>A first task:</p><pre>curl -s localhost:PORT/v1/tasks -H 'Content-Type: application/json' \\\n"
+    "<p>A first task:</p><pre>curl -s localhost:PORT/v1/tasks -H 'Content-Type: "
+    "application/json' \\\n"
     "  -H 'Prefer: wait=10' -d '{\"model\": \"echo\", \"input\": {\"hello\": \"world\"}}'</pre>"
-    "<ul><li><a href=\"/v1/tasks\">Tasks</a>, <a href=\"/v1/models\">models</a>, <a href=\"/v1/workers\">workers</a>, "
-    "<a href=\"/v1/queues\">queues</a> (JSON)</li><li><a href=\"/openapi.json\">The API's description</a> (OpenAPI 3.1)</li>"
-    "<li><a href=\"/readyz?verbose\">Health</a>, <a href=\"/metrics\">metrics</a> (Prometheus)</li></ul></main></html>\n";
+    "<ul><li><a href=\"/v1/tasks\">Tasks</a>, <a href=\"/v1/models\">models</a>, <a "
+    "href=\"/v1/workers\">workers</a>, "
+    "<a href=\"/v1/queues\">queues</a> (JSON)</li><li><a href=\"/openapi.json\">The API's "
+    "description</a> (OpenAPI 3.1)</li>"
+    "<li><a href=\"/readyz?verbose\">Health</a>, <a href=\"/metrics\">metrics</a> "
+    "(Prometheus)</li></ul></main></html>\n";
 
 void ops_home(Exchange *x)
 {

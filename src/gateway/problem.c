@@ -1,4 +1,5 @@
-/* Refusals, as RFC 9457 has them. Every one names the field, the value and the remedy where there is one. */
+/* Refusals, as RFC 9457 has them. Every one names the field, the value and the remedy where there
+ * is one. */
 #include "gateway/internal.h"
 
 #include <stdio.h>

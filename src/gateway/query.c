@@ -152,7 +152,8 @@ Task *query_task(Exchange *x)
     if (code == CODE_GONE)
         problem_say(
             x, 410, CODE_GONE, NULL,
-            "this task ended and has left memory: its retention is over, or newer ones needed the room");
+            "this task ended and has left memory: its retention is over, or newer ones needed "
+            "the room");
     else
         problem_say(x, 404, CODE_NOT_FOUND, NULL, "there is no task \"%.*s\"",
                     (int)MIN(x->params[0].n, (size_t)60), x->params[0].p);

@@ -1,4 +1,5 @@
-/* The JSON of tasks, files and events: as docs and openapi.json describe them. Every reader gets the same bytes. */
+/* The JSON of tasks, files and events: as docs and openapi.json describe them. Every reader gets
+ * the same bytes. */
 #include "gateway/internal.h"
 
 #define PUT(b, lit) buf_put((b), (lit), sizeof(lit) - 1)

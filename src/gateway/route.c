@@ -1,11 +1,12 @@
-/* The table of routes, and what every request must pass before its handler sees it: host, origin, key, form. */
+/* The table of routes, and what every request must pass before its handler sees it: host, origin,
+ * key, form. */
 #include "gateway/internal.h"
 
 #include <string.h>
 #include <strings.h>
 
-/* What one request's decoded parts can need at most, so that none of them moves when another is added: path and query once,
- * an idempotency key, each within the head's 16 KiB. */
+/* What one request's decoded parts can need at most, so that none of them moves when another is
+ * added: path and query once, an idempotency key, each within the head's 16 KiB. */
 #define TEXT_ROOM (4 * HTTP_HEAD_MAX)
 
 #define GET  HTTP_M_GET
@@ -176,8 +177,9 @@ static bool same_text(Str a, const char *z)
     return a.n == strlen(z) && strncasecmp(a.p, z, a.n) == 0;
 }
 
-/* Without keys anybody who reaches the port may do anything: so it listens on loopback only, and a web page that makes a
- * browser call it (by a name that resolves here, or across origins) must get nowhere. */
+/* Without keys anybody who reaches the port may do anything: so it listens on loopback only, and a
+ * web page that makes a browser call it (by a name that resolves here, or across origins) must get
+ * nowhere. */
 static bool check_caller(Exchange *x)
 {
     if (x->g->keyless) {

@@ -1,10 +1,15 @@
-/* Connections: bytes to requests, answers in the order of their requests, time limits; and the gateway's life.
+/* Connections: bytes to requests, answers in the order of their requests, time limits; and the
+ * gateway's life.
  *
  * Invariants
- *   I1  Answers leave in the order of requests: only the first exchange of a connection may put bytes into its tcp out.
- *   I2  After an exchange with `close`, no byte of input is parsed; the connection ends once it has left.
- *   I3  While handlers run (busy), nothing of this connection is freed: `moved` only notes it, and advance() follows.
- *   I4  Input is bounded: at most PIPELINE_MAX requests are open at once, and reading stops while bytes wait unparsed. */
+ *   I1  Answers leave in the order of requests: only the first exchange of a connection may put
+ *       bytes into its tcp out.
+ *   I2  After an exchange with `close`, no byte of input is parsed; the connection ends once it
+ *       has left.
+ *   I3  While handlers run (busy), nothing of this connection is freed: `moved` only notes it, and
+ *       advance() follows.
+ *   I4  Input is bounded: at most PIPELINE_MAX requests are open at once, and reading stops while
+ *       bytes wait unparsed. */
 #include "gateway/internal.h"
 
 #include <stdio.h>
@@ -15,8 +20,10 @@
 #define STREAM_UNSENT_MAX (64 * MIB) /* a reader of a stream that is this far behind is cut off */
 #define DISCARD_MAX       (64 * KIB) /* a body of a refused request that is read all the same */
 #define SWEEP_MS          500
-#define BODY_RATE_MIN     1024 /* bytes a second a body must make on average, after the first 30 s */
-#define OVER_CAP          64 /* connections over the cap that still get a 503; beyond, they are dropped */
+/* bytes a second a body must make on average, after the first 30 s */
+#define BODY_RATE_MIN 1024
+/* connections over the cap that still get a 503; beyond, they are dropped */
+#define OVER_CAP 64
 
 struct Conn {
     Tcp tcp;
@@ -141,8 +148,8 @@ static Exchange *new_exchange(Conn *c)
     return x;
 }
 
-/* A body that nobody wants: a small one is read and dropped, so that the connection lives on; of a large one (it may be
- * 10 GB) nothing is read, and the connection ends. */
+/* A body that nobody wants: a small one is read and dropped, so that the connection lives on; of a
+ * large one (it may be 10 GB) nothing is read, and the connection ends. */
 static bool is_small(const HttpRequest *r)
 {
     return (r->has_length && r->length <= DISCARD_MAX && !r->expect_continue) ||
@@ -333,7 +340,8 @@ static void on_ended(Tcp *t)
 {
     Conn *c = CONTAINER_OF(t, Conn, tcp);
     c->ended = true;
-    /* Who sends its end while it waits for a stream or a poll has left; an answer that is only held still goes out. */
+    /* Who sends its end while it waits for a stream or a poll has left; an answer that is only
+     * held still goes out. */
     LIST_FOR (x, &c->exchanges, Exchange, link) {
         if (x->watching != WATCH_NONE || (x->exclusive && !x->ended) || c->receiving == x) {
             close_now(c);
@@ -468,13 +476,15 @@ int gateway_open(uv_loop_t *loop, const GatewayOptions *o, const GatewayPorts *p
         if (g->keyless)
             buf_printf(
                 why,
-                "%s is not a loopback address, and no API key is configured: configure a key, or listen on "
+                "%s is not a loopback address, and no API key is configured: configure a key, or "
+                "listen on "
                 "127.0.0.1",
                 o->listen);
         else
             buf_printf(
                 why,
-                "%s is not a loopback address, and keys would travel over plain HTTP: put a TLS proxy in front "
+                "%s is not a loopback address, and keys would travel over plain HTTP: put a TLS "
+                "proxy in front "
                 "and listen on 127.0.0.1, or set insecure_http",
                 o->listen);
     }

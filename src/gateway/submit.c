@@ -1,4 +1,5 @@
-/* POST /v1/tasks: from JSON to a SubmitSpec, from a decision to an answer. batch.c uses the same for its lines. */
+/* POST /v1/tasks: from JSON to a SubmitSpec, from a decision to an answer. batch.c uses the same
+ * for its lines. */
 #include "gateway/internal.h"
 
 #include <stdio.h>
@@ -102,7 +103,8 @@ static bool read_metadata(const JsonMember *m, Submit *s, JsonFault *f)
         if (len < 1 || len > 64 || !yyjson_is_str(val) || yyjson_get_len(val) > 512) {
             json_fault(
                 f, "metadata",
-                "metadata \"%.*s\": keys are 1 to 64 bytes long, values are strings of at most 512 bytes",
+                "metadata \"%.*s\": keys are 1 to 64 bytes long, values are strings of at most "
+                "512 bytes",
                 (int)MIN(len, (size_t)64), yyjson_get_str(key));
             return false;
         }
@@ -111,7 +113,8 @@ static bool read_metadata(const JsonMember *m, Submit *s, JsonFault *f)
     return true;
 }
 
-/* W3C trace context, version 00: 00-<32 hex>-<16 hex>-<2 hex>, ids not all zero. Anything else is as if it were not sent. */
+/* W3C trace context, version 00: 00-<32 hex>-<16 hex>-<2 hex>, ids not all zero. Anything else is
+ * as if it were not sent. */
 static Str valid_traceparent(Str t)
 {
     static const Str none = {"", 0};
@@ -127,7 +130,8 @@ static Str valid_traceparent(Str t)
     return trace && span ? t : none;
 }
 
-/* Walks a value for {"$file": "file_…"}: an object of that one member, or with it as the first. Depth is bounded by the reader. */
+/* Walks a value for {"$file": "file_…"}: an object of that one member, or with it as the first.
+ * Depth is bounded by the reader. */
 typedef struct {
     Exchange *x;
     Str tenant;
@@ -157,7 +161,8 @@ static bool walk_files(FileWalk *w, yyjson_val *v)
         if (!f) {
             *w->problem = problem_of(
                 422, CODE_INVALID_REQUEST, w->field,
-                "\"%s\" refers to the file \"%.*s\", which does not exist; upload it with POST /v1/files",
+                "\"%s\" refers to the file \"%.*s\", which does not exist; upload it with POST "
+                "/v1/files",
                 w->field, yyjson_is_str(val) ? (int)MIN(id.n, (size_t)40) : 1,
                 yyjson_is_str(val) ? id.p : "?");
             return false;
@@ -194,7 +199,8 @@ bool submit_read(Exchange *x, Str body, bool line, Submit *s, Problem *problem)
     if (json_member(j, "webhook")) {
         *problem = problem_of(
             422, CODE_INVALID_REQUEST, "webhook",
-            "webhook delivery does not exist in this version; leave \"webhook\" out and poll the task, wait for "
+            "webhook delivery does not exist in this version; leave \"webhook\" out and poll the "
+            "task, wait for "
             "it or read its events");
         return false;
     }
@@ -261,7 +267,8 @@ bool submit_identity(Exchange *x, Str key_header, Str body, Submit *s, Problem *
         if (http_quoted(key_header, text) || text->len == at || text->len - at > KEY_MAX) {
             *problem = problem_of(
                 400, CODE_INVALID_REQUEST, "Idempotency-Key",
-                "Idempotency-Key must be a quoted string of 1 to %d printable ASCII characters, such as "
+                "Idempotency-Key must be a quoted string of 1 to %d printable ASCII characters, "
+                "such as "
                 "Idempotency-Key: \"order-17\"; it is: %.*s",
                 KEY_MAX, (int)MIN(key_header.n, (size_t)40), key_header.p);
             return false;

@@ -194,7 +194,8 @@ static bool read_states(Exchange *x, Filter *f)
         if (task_state_from(one, &s)) {
             problem_say(
                 x, 422, CODE_INVALID_REQUEST, "status",
-                "\"status\" is a list of queued, running, succeeded, failed, canceled, expired; \"%.*s\" is none of them",
+                "\"status\" is a list of queued, running, succeeded, failed, canceled, expired; "
+                "\"%.*s\" is none of them",
                 (int)MIN(one.n, (size_t)40), one.p);
             return false;
         }
@@ -274,7 +275,8 @@ void tasks_list(Exchange *x)
     if (query_get(x, "created_after", &s) && parse_time(s, &f.created_after_ns)) {
         problem_say(
             x, 422, CODE_INVALID_REQUEST, "created_after",
-            "\"created_after\" must be a time such as 2026-11-22T14:47:50Z; in a URL, write '+' as %%2B");
+            "\"created_after\" must be a time such as 2026-11-22T14:47:50Z; in a URL, write '+' "
+            "as %%2B");
         return;
     }
     /* A cursor is "c" and the task number to go on below. */

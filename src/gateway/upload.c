@@ -1,7 +1,9 @@
-/* POST /v1/files: a body of any length to a file, with at most a few MiB of it in memory. Pieces gather on the loop's thread
- * while the ones before are written and hashed on another; when too many gather, reading stops.
+/* POST /v1/files: a body of any length to a file, with at most a few MiB of it in memory. Pieces
+ * gather on the loop's thread while the ones before are written and hashed on another; when too
+ * many gather, reading stops.
  *
- *     take ──► pending ──(a job at a time)──► chunk ──► file, SHA-256 ──(the last)──► sync, move ──► record ──► 201 */
+ *     take ──► pending ──(a job at a time)──► chunk ──► file, SHA-256
+ *     the last job ──► sync, move ──► record ──► 201 */
 #include "gateway/internal.h"
 
 #include "gateway/multipart.h"
@@ -312,7 +314,8 @@ static bool read_digest(Exchange *x, Upload *u, Problem *p)
         if (u->multipart || !at || !read_base64(at, (size_t)(s.p + s.n - at), &u->want)) {
             *p = problem_of(
                 422, CODE_INVALID_REQUEST, names[i],
-                "%s must hold sha-256=:BASE64: of a raw body; for a form use ?sha256=HEX of the file",
+                "%s must hold sha-256=:BASE64: of a raw body; for a form use ?sha256=HEX of the "
+                "file",
                 names[i]);
             return false;
         }

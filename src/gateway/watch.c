@@ -1,4 +1,5 @@
-/* Who waits for a task. One table by task number; one heap of times, with one libuv timer at its head. */
+/* Who waits for a task. One table by task number; one heap of times, with one libuv timer at its
+ * head. */
 #include "gateway/internal.h"
 
 static void on_timer(uv_timer_t *t)

@@ -1,4 +1,5 @@
-/* The worker protocol (docs/worker-protocol.md), server side: register, the stream of orders, reports. */
+/* The worker protocol (docs/worker-protocol.md), server side: register, the stream of orders,
+ * reports. */
 #include "gateway/internal.h"
 
 #include <stdio.h>
@@ -250,7 +251,8 @@ void worker_stream(Exchange *x)
         return;
     }
     WorkerStream *old = stream_of(g, x->params[0]);
-    if (old) { /* the newer one counts: the worker would not have opened it if the old one were alive */
+    /* the newer one counts: the worker would not have opened it if the old one were alive */
+    if (old) {
         Exchange *other = old->x;
         forget_stream(old, false);
         other->close = true;
@@ -368,9 +370,9 @@ static bool read_error(const Json *j, Report *p)
         return invalid(p, "%s", f.detail);
     if (fail_from(code, &p->r.fail) || p->r.fail == FAIL_NONE)
         return invalid(
-            p,
-            "\"code\" must be one of model_error, model_crashed, out_of_memory, bad_input, bad_output, timeout, "
-            "internal");
+            p, "\"code\" must be one of model_error, model_crashed, out_of_memory, bad_input, "
+               "bad_output, timeout, "
+               "internal");
     /* A message is for people and bounded: cut between characters. */
     if (p->r.text.n > TASK_MESSAGE_MAX) {
         p->r.text.n = TASK_MESSAGE_MAX;
@@ -518,7 +520,8 @@ void worker_reports(Exchange *x)
         if (++lines > REPORT_LINES_MAX) {
             buf_puts(
                 out,
-                "{\"status\":\"invalid\",\"detail\":\"at most 4096 lines a call; send this one again\"}\n");
+                "{\"status\":\"invalid\",\"detail\":\"at most 4096 lines a call; send this one "
+                "again\"}\n");
             continue;
         }
         buf_clear(&detail);

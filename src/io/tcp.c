@@ -1,7 +1,9 @@
 /* Invariants
- *   I1  A connection is in `dirty` when its out has grown, or it is to finish, since the last flush.
+ *   I1  A connection is in `dirty` when its out has grown, or it is to finish, since the last
+ *       flush.
  *   I2  At most one uv_write per connection is under way; flight holds its bytes until it ends.
- *   I3  read, ended and drained are never called after tcp_close or tcp_finish; gone is called once, last. */
+ *   I3  read, ended and drained are never called after tcp_close or tcp_finish; gone is called
+ *       once, last. */
 #include "io/tcp.h"
 
 #include <arpa/inet.h>
@@ -317,9 +319,9 @@ int tcp_listen(uv_loop_t *loop, const char *host_port, const TcpOps *ops, TcpLis
     if (uv) {
         buf_printf(why, "cannot listen on %s: %s", host_port, uv_strerror(uv));
         if (uv == UV_EADDRINUSE)
-            buf_puts(
-                why,
-                "; another program uses this port: stop it, or choose another one (0 takes a free one)");
+            buf_puts(why,
+                     "; another program uses this port: stop it, or choose another one (0 takes a "
+                     "free one)");
         tcp_close_all(l);
         while (!tcp_closed(l)) uv_run(loop, UV_RUN_NOWAIT);
         tcp_free(l);

@@ -1,7 +1,8 @@
 /* tcp.h: a listener and its connections on libuv, with backpressure. One thread: the loop's.
  *
- * What is put into a connection's `out` leaves at the end of the loop's turn in one write, whatever the number of answers.
- * What the kernel does not take at once is kept, and `drained` says when it has gone: who produces much waits for that. */
+ * What is put into a connection's `out` leaves at the end of the loop's turn in one write,
+ * whatever the number of answers. What the kernel does not take at once is kept, and `drained`
+ * says when it has gone: who produces much waits for that. */
 #ifndef IO_TCP_H
 #define IO_TCP_H
 
@@ -34,8 +35,8 @@ typedef struct {
     void (*gone)(Tcp *c);                          /* closed: free its memory */
 } TcpOps;
 
-/* host_port: "127.0.0.1:8700", "[::1]:0", "localhost:0", ":8700" (every address). ERR_INVALID, ERR_IO, ERR_EXISTS (in use), with
- * the reason and the remedy in why. */
+/* host_port: "127.0.0.1:8700", "[::1]:0", "localhost:0", ":8700" (every address). ERR_INVALID,
+ * ERR_IO, ERR_EXISTS (in use), with the reason and the remedy in why. */
 int tcp_listen(uv_loop_t *loop, const char *host_port, const TcpOps *ops, TcpListener **ret,
                Buf *why) HR_MUST_CHECK;
 const char *tcp_address(const TcpListener *l); /* "127.0.0.1:8700", the bound one */
@@ -52,8 +53,8 @@ Buf *tcp_out(Tcp *c);           /* append to it; sent at the end of the turn */
 void tcp_flush(TcpListener *l); /* now; called by itself before and after polling */
 size_t tcp_unsent(const Tcp *c);
 void tcp_read(Tcp *c, bool on);
-/* Closes once everything has left and the peer has read it: half-closes, then discards what still comes, for 2 s at most. So a
- * refusal reaches a client that is in the middle of sending. */
+/* Closes once everything has left and the peer has read it: half-closes, then discards what still
+ * comes, for 2 s at most. So a refusal reaches a client that is in the middle of sending. */
 void tcp_finish(Tcp *c);
 void tcp_close(Tcp *c); /* at once */
 

@@ -71,7 +71,7 @@ static void on_process_closed(uv_handle_t *h)
     start_later(c);
 }
 
-static void on_exit(uv_process_t *p, int64_t status, int signal)
+static void on_process_exit(uv_process_t *p, int64_t status, int signal)
 {
     Child *c = CONTAINER_OF(p, Child, process);
     Supervisor *s = c->owner;
@@ -150,7 +150,7 @@ static void start(Child *c)
                                      {.flags = UV_INHERIT_FD, .data.fd = 2},
                                      {.flags = UV_INHERIT_FD, .data.fd = 2}};
     uv_process_options_t o = {
-        .exit_cb = on_exit, .file = program, .args = a.argv, .stdio = stdio, .stdio_count = 3};
+        .exit_cb = on_process_exit, .file = program, .args = a.argv, .stdio = stdio, .stdio_count = 3};
     c->running = true;
     int err = uv_spawn(s->loop, &c->process, &o);
     if (!err) return;

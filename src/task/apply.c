@@ -24,6 +24,14 @@ static void set_text(Buf *b, Str s)
     buf_put_str(b, s);
 }
 
+/* The latest failure; FAIL_NONE leaves none behind. */
+static void set_failure(Task *t, uint8_t fail, bool retryable, Str message)
+{
+    t->fail = fail;
+    t->fail_retryable = retryable;
+    if (t->extra || message.n) set_text(&task_extra(t)->error, message);
+}
+
 static void payload_set(Core *c, Payload *p, const PayloadRef *r)
 {
     p->len = r->len;
@@ -363,9 +371,7 @@ static bool apply_finish(const At *at, const RecFinish *r)
     Task *t = leased(c, r->no, r->token);
     if (!t || t->state != TASK_RUNNING || r->fail >= FAILS) return false;
     if (r->burn) t->burned++;
-    t->fail = r->ok ? FAIL_NONE : r->fail;
-    t->fail_retryable = r->retryable;
-    if (r->message.n) set_text(&task_extra(t)->error, r->message);
+    set_failure(t, r->ok ? FAIL_NONE : r->fail, r->retryable, r->message);
     if (r->ok) {
         payload_set(c, &t->output, &r->output);
         task_add_files(c, t, &r->files);
@@ -383,9 +389,8 @@ static bool apply_requeue(const At *at, const RecRequeue *r)
     if (!t || t->state != TASK_RUNNING || r->fail >= FAILS) return false;
     if (r->burn) t->burned++;
     if (r->loss) t->platform_losses++;
-    t->fail = r->fail;
+    set_failure(t, r->fail, true, r->message);
     if (r->fail == FAIL_MODEL_CRASHED) t->solo = true;
-    if (r->message.n) set_text(&task_extra(t)->error, r->message);
     t->not_before_ns = r->not_before_ns;
     end_lease(at, t, r->device_ns, r->run_ns);
     task_move(at, t, TASK_QUEUED);
@@ -402,10 +407,9 @@ static bool apply_stop(const At *at, uint64_t no, TaskState to)
     Task *t = core_task(c, no);
     if (!t || task_state_terminal((TaskState)t->state)) return false;
     TaskState before = (TaskState)t->state;
-    if (to == TASK_EXPIRED) {
-        t->fail = FAIL_EXPIRED;
-        set_text(&task_extra(t)->error, STR("the deadline passed before the task finished"));
-    }
+    if (to == TASK_EXPIRED)
+        set_failure(t, FAIL_EXPIRED, false, STR("the deadline passed before the task finished"));
+    else set_failure(t, FAIL_NONE, false, STR(""));
     task_move(at, t, to);
     tell_changed(at, t, before, EVENT_FINISHED);
     if (c->observed && t->token) c->observer.lease_void(c->observer.ctx, t, t->token);

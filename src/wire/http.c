@@ -1,5 +1,6 @@
-/* llhttp calls back for spans of the input. Heads are copied (a few hundred bytes) so that a request may arrive in
- * any number of pieces; a body that arrives in one piece is used where it lies.
+/* llhttp calls back for spans of the input. Heads are copied (a few hundred bytes) so that a
+ * request may arrive in any number of pieces; a body that arrives in one piece is used where it
+ * lies.
  *
  * Pauses: after the head, so that the caller can set limits by route, and after the message. */
 #include "wire/http.h"

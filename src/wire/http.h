@@ -1,8 +1,9 @@
 /* http.h: HTTP/1.1 requests from a stream of bytes (llhttp in strict mode), piece by piece. Pure.
  *
- * No ambiguity is accepted: two lengths, a length with chunked, a transfer coding other than chunked, a bare LF or CR, a folded
- * header, a missing, doubled or malformed Host, a doubled header that must be single, an absolute-form target or a version
- * other than 1.1 is refused, and the connection must end there. */
+ * No ambiguity is accepted: two lengths, a length with chunked, a transfer coding other than
+ * chunked, a bare LF or CR, a folded header, a missing, doubled or malformed Host, a doubled
+ * header that must be single, an absolute-form target or a version other than 1.1 is refused, and
+ * the connection must end there. */
 #ifndef WIRE_HTTP_H
 #define WIRE_HTTP_H
 
@@ -75,15 +76,16 @@ typedef struct HttpParser {
 void http_init(HttpParser *p);
 void http_done(HttpParser *p);
 
-/* Takes bytes from the front of *in. After HTTP_HEAD_OK the caller may set p->body_max (the default is 0: no
- * body) and p->take; gathered bodies larger than it are refused with 413. req.body is borrowed from *in or the parser. */
+/* Takes bytes from the front of *in. After HTTP_HEAD_OK the caller may set p->body_max (the
+ * default is 0: no body) and p->take; gathered bodies larger than it are refused with 413.
+ * req.body is borrowed from *in or the parser. */
 HttpStep http_step(HttpParser *p, Str *in);
 bool http_between(const HttpParser *p); /* no byte of a further request has been seen */
 
 /* ---- small parts of the grammar ---- */
 
-/* Percent-decoding of a path segment or query part ('+' is a blank in queries). ERR_INVALID: bad escape, NUL or bytes
- * that are not UTF-8. */
+/* Percent-decoding of a path segment or query part ('+' is a blank in queries). ERR_INVALID: bad
+ * escape, NUL or bytes that are not UTF-8. */
 int http_decode(Str s, bool query, Buf *ret) HR_MUST_CHECK;
 /* Walks "a=b&c=d": false at the end. Parts are not decoded. */
 bool http_next_pair(Str *query, Str *name, Str *value);

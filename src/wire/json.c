@@ -35,7 +35,8 @@ void json_done(Json *j)
     *j = (Json){0};
 }
 
-/* One walk over a valid document: how deep it goes, and where the values of the root's members lie. */
+/* One walk over a valid document: how deep it goes, and where the values of the root's members
+ * lie. */
 static bool scan(Json *j)
 {
     const char *p = j->text.p, *end = p + j->text.n, *value = NULL;

@@ -1,7 +1,9 @@
-/* json.h: strict JSON (RFC 8259) of strangers: a reader with limits that reuses its memory, getters that say which field
- * is wrong and how to mend it, and writers that escape. Over yyjson. Pure.
+/* json.h: strict JSON (RFC 8259) of strangers: a reader with limits that reuses its memory,
+ * getters that say which field is wrong and how to mend it, and writers that escape. Over yyjson.
+ * Pure.
  *
- * Numbers are kept as text ("raw"), so that what a client wrote is what a model gets; the getters below turn them into integers. */
+ * Numbers are kept as text ("raw"), so that what a client wrote is what a model gets; the getters
+ * below turn them into integers. */
 #ifndef WIRE_JSON_H
 #define WIRE_JSON_H
 
@@ -42,14 +44,16 @@ typedef struct {
 } Json;
 void json_done(Json *j);
 
-/* Reads one document; the result is borrowed until the next json_read. text must stay as long. NULL: *fault says why. */
+/* Reads one document; the result is borrowed until the next json_read. text must stay as long.
+ * NULL: *fault says why. */
 yyjson_val *json_read(Json *j, Str text, JsonFault *fault) HR_MUST_CHECK;
-/* The same for a document that must be an object: fills members, in order; refuses a name given twice, and one that is not
- * among `known` (ends with NULL; NULL: any), naming the nearest. */
+/* The same for a document that must be an object: fills members, in order; refuses a name given
+ * twice, and one that is not among `known` (ends with NULL; NULL: any), naming the nearest. */
 bool json_read_object(Json *j, Str text, const char *const *known, JsonFault *fault) HR_MUST_CHECK;
 const JsonMember *json_member(const Json *j, const char *name); /* NULL: not there, or null */
 
-/* Typed values. False: *fault says what is wrong, *ret is untouched. A NULL member is fine and leaves *ret alone. */
+/* Typed values. False: *fault says what is wrong, *ret is untouched. A NULL member is fine and
+ * leaves *ret alone. */
 bool json_str(const JsonMember *m, size_t min, size_t max, Str *ret, JsonFault *fault);
 bool json_uint(const JsonMember *m, uint64_t min, uint64_t max, uint64_t *ret, JsonFault *fault);
 bool json_bool(const JsonMember *m, bool *ret, JsonFault *fault);

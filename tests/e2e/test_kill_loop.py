@@ -22,7 +22,7 @@ from server import TERMINAL, Client, Lost, Server, free_port, headrace, kill, no
 KILLS = int(os.environ.get("HEADRACE_KILLS", "50"))
 SEED = int(os.environ.get("HEADRACE_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 CLIENTS = 3
-CALM_MS = (50, 1500)  # between a start and the next kill
+CALM_MS = (20, 2000)  # between a start and the next kill
 LIVENESS_S = 60
 
 # Small limits, so that each is met: segments rotate and are folded every few seconds, leases of a killed

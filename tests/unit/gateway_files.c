@@ -1,4 +1,5 @@
-/* gateway_files.c: uploads and downloads, forms, digests, large inputs; and what workers may do with files. */
+/* gateway_files.c: uploads and downloads, forms, digests, large inputs; and what workers may do
+ * with files. */
 #include "gateway_rig.h"
 
 static int setup(void **state)
@@ -138,7 +139,8 @@ static void forms(void **state)
         {"--b-1\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nx", 400},
         {"--b-1--\r\n", 400},
         {"", 400},
-        {"--b-1\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nx\r\n--b-1\r\nContent-Disposition: form-data; "
+        {"--b-1\r\nContent-Disposition: form-data; "
+         "name=\"file\"\r\n\r\nx\r\n--b-1\r\nContent-Disposition: form-data; "
          "name=\"file\"\r\n\r\ny\r\n--b-1--\r\n",
          422},
     };
@@ -159,9 +161,9 @@ static void limits_and_broken_uploads(void **state)
     /* Chunked, so that its length shows only as it comes. */
     int fd = rig_connect(r);
     Buf got = {0};
-    rig_say(
-        r, fd,
-        "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n300000\r\n");
+    rig_say(r, fd,
+            "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+            "\r\n300000\r\n");
     (void)rig_send(r, fd, big.data, big.len);
     rig_recv(r, fd, NULL, &got);
     ASSERT_STATUS(buf_z(&got), 413);

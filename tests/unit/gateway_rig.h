@@ -1,4 +1,5 @@
-/* gateway_rig.h: a gateway on a real core, with a log whose syncs the test decides, and clients over loopback. */
+/* gateway_rig.h: a gateway on a real core, with a log whose syncs the test decides, and clients
+ * over loopback. */
 #ifndef GATEWAY_RIG_H
 #define GATEWAY_RIG_H
 
@@ -395,7 +396,8 @@ static inline void rig_say(Rig *r, int fd, const char *z)
     assert_true(rig_send(r, fd, z, strlen(z)));
 }
 
-/* What comes, until `until` is in it, the peer closes, or nothing comes for a while. NUL-terminated in ret. */
+/* What comes, until `until` is in it, the peer closes, or nothing comes for a while.
+ * NUL-terminated in ret. */
 static inline bool rig_recv(Rig *r, int fd, const char *until, Buf *ret)
 {
     bool closed = false;

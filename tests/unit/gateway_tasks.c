@@ -1,4 +1,5 @@
-/* gateway_tasks.c: tasks over HTTP: submit, wait, read, list, events, batches; and that nothing leaves before it is durable. */
+/* gateway_tasks.c: tasks over HTTP: submit, wait, read, list, events, batches; and that nothing
+ * leaves before it is durable. */
 #include "gateway_rig.h"
 
 static int setup(void **state)
@@ -23,7 +24,8 @@ static void submit_and_read(void **state)
     char id[40], path[100];
     const char *a = rig_post(
         r, "/v1/tasks", JSON,
-        "{\"model\":\"echo\",\"input\":{\"a\": 1.50, \"b\":[1e3]},\"metadata\":{\"k\":\"v\\n\"},\"deadline_s\":30}");
+        "{\"model\":\"echo\",\"input\":{\"a\": 1.50, \"b\":[1e3]},\"metadata\":{\"k\":\"v\\n\"},"
+        "\"deadline_s\":30}");
     ASSERT_STATUS(a, 202);
     ASSERT_HAS(a, "Location: /v1/tasks/task_");
     ASSERT_HAS(a, "\"status\":\"queued\"");
@@ -52,9 +54,9 @@ static void line_breaks_never_reach_the_worker(void **state)
 {
     Rig *r = *state;
     char id[40], path[100];
-    const char *a = rig_post(
-        r, "/v1/tasks", JSON,
-        "{\"model\":\"echo:1\",\n \"input\":{\n\"a\":\r\n \"x y\\n\"}, \"metadata\":{\n\"a\":\"b\"\n}}");
+    const char *a = rig_post(r, "/v1/tasks", JSON,
+                             "{\"model\":\"echo:1\",\n \"input\":{\n\"a\":\r\n \"x y\\n\"}, "
+                             "\"metadata\":{\n\"a\":\"b\"\n}}");
     ASSERT_STATUS(a, 202);
     rig_id(a, "task_", id);
     snprintf(path, sizeof path, "/v1/tasks/%s?include=input", id);
@@ -79,7 +81,8 @@ static void nothing_leaves_before_it_is_durable(void **state)
     rig_recv(r, fd, NULL, &got);
     assert_int_equal(got.len, 0);
     assert_false(gateway_idle(r->g));
-    /* A read of a durable task is not held up by others' records; the task that is not durable is not shown. */
+    /* A read of a durable task is not held up by others' records; the task that is not durable is
+     * not shown. */
     snprintf(text, sizeof text, "GET /v1/tasks/%s HTTP/1.1\r\nHost: localhost\r\n\r\n", id);
     rig_say(r, other, text);
     assert_true(rig_recv(r, other, "\r\n\r\n", &got));
@@ -358,10 +361,11 @@ static void batch(void **state)
 {
     Rig *r = *state;
     Buf body = {0};
-    buf_puts(
-        &body,
-        "{\"model\":\"echo\",\"input\":1}\nnot json\n\r\n{\"model\":\"echo\",\"input\":2,\"idempotency_key\":\"a\"}\n"
-        "{\"model\":\"echo\",\"input\":2,\"idempotency_key\":\"a\"}\n{\"model\":\"echo\",\"input\":\"");
+    buf_puts(&body,
+             "{\"model\":\"echo\",\"input\":1}\nnot json\n\r\n{\"model\":\"echo\",\"input\":2,"
+             "\"idempotency_key\":\"a\"}\n"
+             "{\"model\":\"echo\",\"input\":2,\"idempotency_key\":\"a\"}\n{\"model\":\"echo\","
+             "\"input\":\"");
     for (int i = 0; i < 100000; i++) buf_putc(&body, 'x');
     buf_puts(&body, "\"}\n{\"model\":\"echo\",\"input\":4}"); /* the last without a line break */
     const char *a = rig_post(r, "/v1/tasks:batch", NDJSON, buf_z(&body));

@@ -27,7 +27,8 @@ static void registers(void **state)
 {
     Rig *r = *state;
     const char *good =
-        "{\"protocol\":[1,2],\"name\":\"w\",\"pid\":7,\"devices\":[{\"index\":0,\"kind\":\"cpu\",\"threads\":2}],"
+        "{\"protocol\":[1,2],\"name\":\"w\",\"pid\":7,\"devices\":[{\"index\":0,\"kind\":\"cpu\","
+        "\"threads\":2}],"
         "\"models\":[{\"name\":\"echo\",\"version\":\"1\",\"digest\":\"" DIGEST
         "\"}],\"running\":[{\"id\":\"x\","
         "\"token\":12}],\"later\":true}";
@@ -44,8 +45,10 @@ static void registers(void **state)
         "{\"protocol\":[1],\"name\":\"w\",\"devices\":[]}",
         "{\"protocol\":[1],\"name\":\"w\",\"devices\":[7]}",
         "{\"protocol\":[1],\"name\":\"w\",\"devices\":{}}",
-        "{\"protocol\":[1],\"name\":\"w\",\"devices\":[{\"kind\":\"cpu\"}],\"models\":[{\"name\":\"a b\",\"version\":\"1\"}]}",
-        "{\"protocol\":[1],\"name\":\"w\",\"devices\":[{\"kind\":\"cpu\"}],\"models\":[{\"name\":\"a\",\"version\":\"1\","
+        "{\"protocol\":[1],\"name\":\"w\",\"devices\":[{\"kind\":\"cpu\"}],"
+        "\"models\":[{\"name\":\"a b\",\"version\":\"1\"}]}",
+        "{\"protocol\":[1],\"name\":\"w\",\"devices\":[{\"kind\":\"cpu\"}],"
+        "\"models\":[{\"name\":\"a\",\"version\":\"1\","
         "\"digest\":\"12\"}]}",
         "{\"protocol\":[1],\"name\":\"w\",\"devices\":[{\"kind\":\"cpu\"}],\"running\":7}",
     };
@@ -112,16 +115,20 @@ static void reports(void **state)
     char id[40], body[1500];
     rig_submit_echo(r, id);
     unsigned long long token = rig_lease(r, id);
-    snprintf(
-        body, sizeof body,
-        "{\"t\":\"started\",\"id\":\"%s\",\"token\":%llu}\n{\"t\":\"progress\",\"id\":\"%s\",\"token\":%llu,\"step\":1,\"steps\":9}\n"
-        "{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":1}\n{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":"
-        "{\"x\": [1.0]},\"device_ns\":5,\"run_ns\":6}\n"
-        "{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":2}\nnot json\n{\"t\":\"nothing\"}\n"
-        "{\"t\":\"pong\",\"n\":1,\"held\":[1,2]}\n{\"t\":\"telemetry\",\"device\":0,\"model\":\"echo\",\"version\":\"1\","
-        "\"event\":\"loaded\",\"load_ns\":5,\"unit_ns\":{\"1\":5,\"8\":9}}\n{\"t\":\"error\",\"id\":\"%s\",\"token\":%llu,"
-        "\"code\":\"what\"}\n{\"t\":\"result\",\"id\":\"%s\",\"token\":\"x\",\"output\":1}\n",
-        id, token, id, token, id, token + 1, id, token, id, token, id, token, id);
+    snprintf(body, sizeof body,
+             "{\"t\":\"started\",\"id\":\"%s\",\"token\":%llu}\n{\"t\":\"progress\",\"id\":\"%s\","
+             "\"token\":%llu,\"step\":1,\"steps\":9}\n"
+             "{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":1}\n{\"t\":\"result\","
+             "\"id\":\"%s\",\"token\":%llu,\"output\":"
+             "{\"x\": [1.0]},\"device_ns\":5,\"run_ns\":6}\n"
+             "{\"t\":\"result\",\"id\":\"%s\",\"token\":%llu,\"output\":2}\nnot "
+             "json\n{\"t\":\"nothing\"}\n"
+             "{\"t\":\"pong\",\"n\":1,\"held\":[1,2]}\n{\"t\":\"telemetry\",\"device\":0,"
+             "\"model\":\"echo\",\"version\":\"1\","
+             "\"event\":\"loaded\",\"load_ns\":5,\"unit_ns\":{\"1\":5,\"8\":9}}\n{\"t\":\"error\","
+             "\"id\":\"%s\",\"token\":%llu,"
+             "\"code\":\"what\"}\n{\"t\":\"result\",\"id\":\"%s\",\"token\":\"x\",\"output\":1}\n",
+             id, token, id, token, id, token + 1, id, token, id, token, id, token, id);
     const char *a = rig_post(r, "/v1/worker/" WORKER "/reports", NDJSON AS_WORKER, body);
     ASSERT_STATUS(a, 200);
     static const char *const want[] = {"accepted",  "accepted", "fenced",  "accepted",

@@ -1,4 +1,5 @@
-/* http.c: the request parser alone: pieces of every size give the same request; the small parts of the grammar. */
+/* http.c: the request parser alone: pieces of every size give the same request; the small parts of
+ * the grammar. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -8,7 +9,8 @@
 #include "wire/http.h"
 
 static const char two_requests[] =
-    "POST /a/b?x=1&y=%41+b HTTP/1.1\r\nHost: localhost:80\r\nEmpty:\r\nX-Long:   spaced value \t\r\nTransfer-Encoding: chunked\r\n\r\n"
+    "POST /a/b?x=1&y=%41+b HTTP/1.1\r\nHost: localhost:80\r\nEmpty:\r\nX-Long:   spaced value "
+    "\t\r\nTransfer-Encoding: chunked\r\n\r\n"
     "4;ext=\"a\"\r\nWiki\r\n6\r\npedia \r\n0\r\nTrailer: t\r\n\r\n"
     "PUT /c HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc";
 

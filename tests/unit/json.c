@@ -16,7 +16,8 @@ static void members_as_written(void **state)
     Json j = {0};
     JsonFault f = {0};
     Str text = STR(
-        " { \"any\" : {\"a\":[1.50, 1e400, \"},:\\\"\"]} ,\"name\":\"x\\u0041\", \"count\":12,\n\"flag\":true, \"wait\": 0.25 } ");
+        " { \"any\" : {\"a\":[1.50, 1e400, \"},:\\\"\"]} ,\"name\":\"x\\u0041\", \"count\":12,"
+        "\n\"flag\":true, \"wait\": 0.25 } ");
     assert_true(json_read_object(&j, text, known, &f));
     assert_true(str_eqz(json_member(&j, "any")->text, "{\"a\":[1.50, 1e400, \"},:\\\"\"]}"));
     Str name = {0};
