@@ -2,9 +2,9 @@
  *
  *     log_bench DIR [frame bytes] [seconds per row]
  *
- * A row: groups of N frames, each group synced before the next (log_commit, no thread). Before each row a probe says
- * what a bare overwrite + fdatasync of 4 KiB takes here and now: with p50 near 4 ms the machine has one of its slow
- * minutes, and the row is worth nothing. */
+ * A row: groups of N frames, each group synced before the next (log_commit, no thread). Before each
+ * row a probe says what a bare overwrite + fdatasync of 4 KiB takes here and now: with p50 near 4
+ * ms the machine has one of its slow minutes, and the row is worth nothing. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,7 +71,8 @@ static Log *open_log(Disk *d, LogPoint *at)
         fprintf(stderr, "%s: %s\n", err_text(err), buf_z(&why));
         exit(1);
     }
-    printf("opened in %.3f s, %" PRIu64 " frames replayed\n", (double)(now() - begin) / 1e9, played);
+    printf("opened in %.3f s, %" PRIu64 " frames replayed\n", (double)(now() - begin) / 1e9,
+           played);
     return log;
 }
 
@@ -107,9 +108,10 @@ static void row(Disk *d, Log *log, LogPoint *at, size_t batch, size_t bytes, dou
     double s = (double)(now() - begin) / 1e9;
     size_t n = commits;
     int64_t p50 = median(took, n);
-    printf("batch %4zu: %9.0f records/s, commit p50 %.0f us p99 %.0f us max %.1f ms (probe p50 %.0f us, waits %d)\n",
-           batch, (double)frames / s, (double)p50 / 1e3, (double)took[n * 99 / 100] / 1e3,
-           (double)took[n - 1] / 1e6, (double)before / 1e3, (int)waits);
+    printf(
+        "batch %4zu: %9.0f records/s, commit p50 %.0f us p99 %.0f us max %.1f ms (probe p50 %.0f us, waits %d)\n",
+        batch, (double)frames / s, (double)p50 / 1e3, (double)took[n * 99 / 100] / 1e3,
+        (double)took[n - 1] / 1e6, (double)before / 1e3, (int)waits);
     mem_free(took);
     frame_done(&b);
     buf_done(&frame);
@@ -136,7 +138,8 @@ int main(int argc, char **argv)
     frame_begin_record(&b, FRAME_RECORD_CLAIM, 1);
     frame_end_record(&b);
     frame_seal(&b, at.time_ns + 1, &at, &frame);
-    CHECK(log_append(log, buf_str(&frame), at.next_seq - 1, true) == 0 && log_commit(log, &seq) == 0);
+    CHECK(log_append(log, buf_str(&frame), at.next_seq - 1, true) == 0 &&
+          log_commit(log, &seq) == 0);
     frame_done(&b);
     buf_done(&frame);
     static const size_t batches[] = {1, 16, 256, 1024};

@@ -55,7 +55,8 @@ static int take_piece(void *ctx, const LogPoint *covers, Str piece)
     f->next_seq = load_u64(f->snapshot.data);
     f->hash = load_u64(f->snapshot.data + 8);
     MUST(f->next_seq == covers->next_seq);
-    for (size_t i = 16; i < f->snapshot.len; i++) MUST(f->snapshot.data[i] == filler_byte(i, f->hash));
+    for (size_t i = 16; i < f->snapshot.len; i++)
+        MUST(f->snapshot.data[i] == filler_byte(i, f->hash));
     return 0;
 }
 
@@ -94,9 +95,9 @@ int model_open(Model *m, Disk *d, Log **ret, Buf *why)
         return err;
     }
     MUST(at.next_seq == f.next_seq);
-    MUST(at.next_seq - 1 >= m->acked);           /* nothing acknowledged is lost */
-    MUST(at.next_seq <= m->at.next_seq);         /* nothing is invented */
-    MUST(f.hash == m->fold[at.next_seq]);        /* and it is what was written */
+    MUST(at.next_seq - 1 >= m->acked);    /* nothing acknowledged is lost */
+    MUST(at.next_seq <= m->at.next_seq);  /* nothing is invented */
+    MUST(f.hash == m->fold[at.next_seq]); /* and it is what was written */
     MUST(log_durable_seq(log) == at.next_seq - 1 && log_appended_seq(log) == at.next_seq - 1);
     m->at = at;
     m->acked = at.next_seq - 1; /* who replayed it may act on it */

@@ -39,7 +39,8 @@ static int meet(MemDisk *d, bool can_fill)
         d->dead = true;
         return ERR_IO;
     }
-    if (d->fail_at && d->ops == d->fail_at) return d->fail_err == ERR_NOSPC && !can_fill ? ERR_IO : d->fail_err;
+    if (d->fail_at && d->ops == d->fail_at)
+        return d->fail_err == ERR_NOSPC && !can_fill ? ERR_IO : d->fail_err;
     return 0;
 }
 
@@ -71,10 +72,13 @@ static void inode_write(MemInode *i, uint64_t at, const uint8_t *p, size_t n)
 {
     if (n == 0) return;
     inode_room(i, (size_t)at + n);
-    if (p) memcpy(i->seen + at, p, n);
-    else memset(i->seen + at, 0, n);
+    if (p)
+        memcpy(i->seen + at, p, n);
+    else
+        memset(i->seen + at, 0, n);
     i->seen_len = MAX(i->seen_len, (size_t)at + n);
-    for (size_t s = (size_t)at / SECTOR_LEN; s <= ((size_t)at + n - 1) / SECTOR_LEN; s++) i->dirty[s] = 1;
+    for (size_t s = (size_t)at / SECTOR_LEN; s <= ((size_t)at + n - 1) / SECTOR_LEN; s++)
+        i->dirty[s] = 1;
 }
 
 static void inode_persist_sector(MemInode *i, size_t s)
@@ -95,7 +99,8 @@ static void inode_crash(MemDisk *d, MemInode *i, MemCrash how)
     if (how == CRASH_KILL) return;
     uint64_t odds = 1 + random_below(&d->random, 4); /* some crashes lose much, some little */
     for (size_t s = 0; s < i->cap / SECTOR_LEN; s++)
-        if (i->dirty[s] && how == CRASH_TEAR && random_below(&d->random, 5) < odds) inode_persist_sector(i, s);
+        if (i->dirty[s] && how == CRASH_TEAR && random_below(&d->random, 5) < odds)
+            inode_persist_sector(i, s);
     if (how == CRASH_TEAR && random_below(&d->random, 2)) i->disk_len = i->seen_len;
     i->seen_len = i->disk_len;
     if (i->cap) {
@@ -122,8 +127,10 @@ static void set_name(MemName **names, size_t *n, const char *name, MemInode *ino
         at = &(*names)[(*n)++];
         snprintf(at->name, sizeof at->name, "%s", name);
     }
-    if (inode) at->inode = inode;
-    else if (at) *at = (*names)[--*n];
+    if (inode)
+        at->inode = inode;
+    else if (at)
+        *at = (*names)[--*n];
 }
 
 static void apply(MemName **names, size_t *n, const MemChange *c)
@@ -205,7 +212,8 @@ static int fill(MemDisk *d, MemInode *i, uint64_t at, const void *p, size_t n)
     if (!err && d->capacity && mem_disk_used(d) + more > d->capacity) err = ERR_NOSPC;
     if (err == ERR_NOSPC) return err;
     if (err && (d->dead ? d->ops > d->die_at : false)) return err;
-    inode_write(i, at, p, err ? (size_t)random_below(&d->random, n + 1) : n); /* a failed write did a part */
+    inode_write(i, at, p,
+                err ? (size_t)random_below(&d->random, n + 1) : n); /* a failed write did a part */
     return err;
 }
 
@@ -216,7 +224,8 @@ static int mem_write(DiskFile *f, uint64_t at, const void *p, size_t n)
 
 static int mem_allocate(DiskFile *f, uint64_t at, uint64_t n)
 {
-    return file_of(f)->disk->dead ? ERR_IO : fill(file_of(f)->disk, file_of(f)->inode, at, NULL, (size_t)n);
+    return file_of(f)->disk->dead ? ERR_IO
+                                  : fill(file_of(f)->disk, file_of(f)->inode, at, NULL, (size_t)n);
 }
 
 static int mem_sync(DiskFile *f)
@@ -229,7 +238,8 @@ static int mem_sync(DiskFile *f)
     if (!err) {
         inode_sync(i);
     } else if (!d->dead) {
-        /* As Linux does: what could not be written is called clean, so the next sync says all is well. */
+        /* As Linux does: what could not be written is called clean, so the next sync says all is
+         * well. */
         for (size_t s = 0; s < i->cap / SECTOR_LEN; s++) {
             if (i->dirty[s] && random_below(&d->random, 2)) inode_persist_sector(i, s);
             i->dirty[s] = 0;
@@ -287,20 +297,24 @@ static int mem_sync_dir(Disk *base, const char *name)
     size_t left = 0;
     for (size_t i = 0; i < d->changes_len; i++) {
         const MemChange *c = &d->changes[i];
-        if (is_in(c->to[0] ? c->to : c->from, name)) apply(&d->durable, &d->durable_len, c);
-        else d->changes[left++] = *c;
+        if (is_in(c->to[0] ? c->to : c->from, name))
+            apply(&d->durable, &d->durable_len, c);
+        else
+            d->changes[left++] = *c;
     }
     d->changes_len = left;
     return 0;
 }
 
-static int mem_list(Disk *base, const char *dir, void (*each)(void *ctx, const char *name), void *ctx)
+static int mem_list(Disk *base, const char *dir, void (*each)(void *ctx, const char *name),
+                    void *ctx)
 {
     MemDisk *d = disk_of(base);
     int err = meet(d, false);
     if (err) return err;
     for (size_t i = 0; i < d->names_len; i++)
-        if (is_in(d->names[i].name, dir)) each(ctx, d->names[i].name + (dir[0] ? strlen(dir) + 1 : 0));
+        if (is_in(d->names[i].name, dir))
+            each(ctx, d->names[i].name + (dir[0] ? strlen(dir) + 1 : 0));
     return 0;
 }
 

@@ -1,8 +1,9 @@
 /* mem_disk.h: a disk in memory that behaves as badly as real ones may.
  *
- * Every file has two contents: what readers see (the page cache), and what a crash leaves (the disk). Writes reach
- * the first at once, the second sector by sector: at a sync all, at a crash any subset. Names are alike: creations, renames and
- * removals are durable at a sync of the folder; a crash keeps any prefix of them. */
+ * Every file has two contents: what readers see (the page cache), and what a crash leaves (the
+ * disk). Writes reach the first at once, the second sector by sector: at a sync all, at a crash any
+ * subset. Names are alike: creations, renames and removals are durable at a sync of the folder; a
+ * crash keeps any prefix of them. */
 #ifndef TESTS_MEM_DISK_H
 #define TESTS_MEM_DISK_H
 
@@ -32,26 +33,32 @@ typedef struct {
     size_t inodes_len;
     bool locked;
 
-    uint64_t ops;        /* operations that touch the disk, so far */
-    uint64_t fail_at;    /* the operation with this number fails with fail_err; 0 = none */
+    uint64_t ops;     /* operations that touch the disk, so far */
+    uint64_t fail_at; /* the operation with this number fails with fail_err; 0 = none */
     int fail_err;
-    uint64_t die_at;     /* from this operation on everything fails: the machine is gone; 0 = never */
+    uint64_t die_at; /* from this operation on everything fails: the machine is gone; 0 = never */
     bool dead;
-    uint64_t capacity;   /* bytes that all files may take; 0 = no limit */
+    uint64_t capacity; /* bytes that all files may take; 0 = no limit */
     uint64_t syncs, writes;
 } MemDisk;
 
-typedef enum { CRASH_KILL /* the process only: all that was written is seen */, CRASH_DROP /* nothing unsynced */,
-               CRASH_TEAR /* any of it */, CRASHES } MemCrash;
+typedef enum {
+    CRASH_KILL /* the process only: all that was written is seen */,
+    CRASH_DROP /* nothing unsynced */,
+    CRASH_TEAR /* any of it */,
+    CRASHES
+} MemCrash;
 
 MemDisk *mem_disk_new(uint64_t seed);
 MemDisk *mem_disk_clone(const MemDisk *d); /* no locks, no faults set */
-void mem_disk_crash(MemDisk *d, MemCrash how); /* handles that are open stay closable; the lock is released */
+void mem_disk_crash(MemDisk *d,
+                    MemCrash how); /* handles that are open stay closable; the lock is released */
 uint64_t mem_disk_used(const MemDisk *d);
 
 /* For damage: the bytes as they are seen, borrowed; NULL when there is no such file. */
 uint8_t *mem_disk_bytes(MemDisk *d, const char *name, size_t *ret_len);
-void mem_disk_put(MemDisk *d, const char *name, const void *p, size_t n); /* makes or replaces a file */
+void mem_disk_put(MemDisk *d, const char *name, const void *p,
+                  size_t n); /* makes or replaces a file */
 void mem_disk_remove(MemDisk *d, const char *name);
 
 #endif

@@ -167,21 +167,24 @@ int base32_get(Str s, uint8_t ret_bytes[16])
     return 0;
 }
 
+/* Insertions, deletions, changes and swaps of neighbours (optimal string alignment). */
 static size_t edit_distance(Str a, const char *b)
 {
-    size_t row[65], n = strlen(b);
+    size_t rows[3][65], n = strlen(b);
     if (a.n > 64 || n > 64) return SIZE_MAX;
-    for (size_t j = 0; j <= n; j++) row[j] = j;
+    for (size_t j = 0; j <= n; j++) rows[0][j] = j;
     for (size_t i = 1; i <= a.n; i++) {
-        size_t diagonal = row[0];
+        size_t *row = rows[i % 3], *last = rows[(i - 1) % 3], *before = rows[(i + 1) % 3];
         row[0] = i;
         for (size_t j = 1; j <= n; j++) {
-            size_t keep = diagonal + (a.p[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            row[j] = MIN(keep, MIN(row[j], row[j - 1]) + 1);
+            size_t best = MIN(last[j], row[j - 1]) + 1;
+            best = MIN(best, last[j - 1] + (a.p[i - 1] != b[j - 1]));
+            if (i > 1 && j > 1 && a.p[i - 1] == b[j - 2] && a.p[i - 2] == b[j - 1])
+                best = MIN(best, before[j - 2] + 1);
+            row[j] = best;
         }
     }
-    return row[n];
+    return rows[a.n % 3][n];
 }
 
 const char *nearest_name(Str got, const char *const *names)

@@ -1,5 +1,5 @@
-/* disk_posix.c: the real disk: files below one directory, all names taken relative to its descriptor, so
- * that renaming or mounting over the path while we run changes nothing. */
+/* disk_posix.c: the real disk: files below one directory, all names taken relative to its
+ * descriptor, so that renaming or mounting over the path while we run changes nothing. */
 #include "io/disk.h"
 
 #include <dirent.h>
@@ -27,16 +27,23 @@ static const DiskOps posix_ops;
 static int err_of(int error)
 {
     switch (error) {
-    case ENOENT: return ERR_NOT_FOUND;
-    case EEXIST: return ERR_EXISTS;
+    case ENOENT:
+        return ERR_NOT_FOUND;
+    case EEXIST:
+        return ERR_EXISTS;
     case ENOSPC:
     case EDQUOT:
-    case EFBIG: return ERR_NOSPC;
-    case EROFS: return ERR_READONLY;
+    case EFBIG:
+        return ERR_NOSPC;
+    case EROFS:
+        return ERR_READONLY;
     case EACCES:
-    case EPERM: return ERR_PERMISSION;
-    case ENOMEM: return ERR_NOMEM;
-    default: return ERR_IO;
+    case EPERM:
+        return ERR_PERMISSION;
+    case ENOMEM:
+        return ERR_NOMEM;
+    default:
+        return ERR_IO;
     }
 }
 
@@ -50,7 +57,8 @@ static int fd_of(DiskFile *f)
     return ((PosixFile *)(void *)f)->fd;
 }
 
-/* "a" or "a/b", nothing that climbs: names come from our own code, so anything else is our mistake. */
+/* "a" or "a/b", nothing that climbs: names come from our own code, so anything else is our mistake.
+ */
 static void check_name(const char *name)
 {
     const char *slash = strchr(name, '/');
@@ -122,7 +130,9 @@ static int posix_write(DiskFile *f, uint64_t at, const void *p, size_t n)
 
 static int posix_sync(DiskFile *f)
 {
-    return fdatasync(fd_of(f)) == 0 ? 0 : ERR_IO; /* whatever the reason: what was written is in doubt */
+    return fdatasync(fd_of(f)) == 0
+               ? 0
+               : ERR_IO; /* whatever the reason: what was written is in doubt */
 }
 
 static int posix_allocate(DiskFile *f, uint64_t at, uint64_t n)
@@ -132,8 +142,8 @@ static int posix_allocate(DiskFile *f, uint64_t at, uint64_t n)
     int err = posix_size(f, &before);
     if (err) return err;
     /* The blocks first, all or nothing; then zeroes, so that later writes change no metadata. */
-    if (fallocate(fd_of(f), 0, (off_t)at, (off_t)n) != 0 && errno != EOPNOTSUPP && errno != ENOSYS &&
-        errno != EINTR)
+    if (fallocate(fd_of(f), 0, (off_t)at, (off_t)n) != 0 && errno != EOPNOTSUPP &&
+        errno != ENOSYS && errno != EINTR)
         err = err_of(errno);
     for (uint64_t done = 0; !err && done < n;) {
         size_t step = (size_t)MIN(n - done, sizeof zeroes);
@@ -190,7 +200,8 @@ static int posix_sync_dir(Disk *d, const char *name)
     return err;
 }
 
-static int posix_list(Disk *d, const char *dir, void (*each)(void *ctx, const char *name), void *ctx)
+static int posix_list(Disk *d, const char *dir, void (*each)(void *ctx, const char *name),
+                      void *ctx)
 {
     int fd, err = open_dir(d, dir, &fd);
     if (err) return err;
@@ -213,8 +224,9 @@ static int posix_list(Disk *d, const char *dir, void (*each)(void *ctx, const ch
     return err;
 }
 
-/* An open-file-description lock: it goes with the descriptor, so a crash or kill releases it, and another
- * part of this process cannot take it too. The file holds our process id, for the refused one's message. */
+/* An open-file-description lock: it goes with the descriptor, so a crash or kill releases it, and
+ * another part of this process cannot take it too. The file holds our process id, for the refused
+ * one's message. */
 static int posix_lock(Disk *d, const char *name, DiskFile **ret)
 {
     check_name(name);

@@ -1,8 +1,10 @@
-/* log.c: the shard's thread appends to the open group; the committing thread takes it, writes, syncs.
+/* log.c: the shard's thread appends to the open group; the committing thread takes it, writes,
+ * syncs.
  *
- * The two share `mutex`, held for a copy at most, never over a disk operation. What a commit needs to know is
- * decided while it takes the group: its place, and whether a spare becomes the live segment. So the
- * room that log_append counts is right at any time. Invariants I1 to I9 are in segment.c. */
+ * The two share `mutex`, held for a copy at most, never over a disk operation. What a commit needs
+ * to know is decided while it takes the group: its place, and whether a spare becomes the live
+ * segment. So the room that log_append counts is right at any time. Invariants I1 to I9 are in
+ * segment.c. */
 #include "log/inside.h"
 
 #include <inttypes.h>
@@ -51,7 +53,8 @@ static int place_of(const Log *log, uint64_t len)
     return NOWHERE;
 }
 
-/* What is left for others when the group goes to `place`. The rest of a live segment that it passes by is lost. */
+/* What is left for others when the group goes to `place`. The rest of a live segment that it passes
+ * by is lost. */
 static uint64_t room_behind(const Log *log, int place, uint64_t len)
 {
     uint64_t sum = place == IN_LIVE ? live_room(log) : 0;
@@ -73,7 +76,8 @@ int log_new_spare(Log *log, Spare *ret)
 {
     Spare s = {0};
     snprintf(s.name, sizeof s.name, "log/%010" PRIu64 ".free", ++log->spare_number);
-    int err = log->disk->ops->open(log->disk, s.name, DISK_WRITE | DISK_CREATE | DISK_EXCLUSIVE, &s.file);
+    int err = log->disk->ops->open(log->disk, s.name, DISK_WRITE | DISK_CREATE | DISK_EXCLUSIVE,
+                                   &s.file);
     if (err) return err;
     *ret = s;
     return 0;
@@ -117,11 +121,15 @@ static bool next_step(const Log *log, RoomStep *ret)
         in_live = log->tail + need <= limit || log->tail == SEGMENT_HEAD_LEN;
         if (!in_live && growing == SIZE_MAX && log->spares_len > 0) growing = 0;
         uint64_t begin = in_live ? log->tail : SEGMENT_HEAD_LEN;
-        uint64_t room = in_live ? log->live_room : growing == SIZE_MAX ? 0 : log->spares[growing].room;
+        uint64_t room = in_live               ? log->live_room
+                        : growing == SIZE_MAX ? 0
+                                              : log->spares[growing].room;
         n = MAX(n, begin + need - room);
     } else if (have < want) {
         in_live = log->live_room < limit;
-        uint64_t room = in_live ? log->live_room : growing == SIZE_MAX ? 0 : log->spares[growing].room;
+        uint64_t room = in_live               ? log->live_room
+                        : growing == SIZE_MAX ? 0
+                                              : log->spares[growing].room;
         n = MIN(n, limit - room);
     } else {
         return false;
@@ -138,7 +146,8 @@ static bool next_step(const Log *log, RoomStep *ret)
     return true;
 }
 
-/* Keeps I8. Only this thread takes from the spares and changes the live file; others only add spares. */
+/* Keeps I8. Only this thread takes from the spares and changes the live file; others only add
+ * spares. */
 int log_make_room(Log *log)
 {
     int err = 0;
@@ -171,8 +180,10 @@ int log_make_room(Log *log)
             log_add_spare(log, &made);
         }
         if (!err) {
-            if (step.spare == SIZE_MAX) log->live_room += step.n;
-            else log->spares[step.spare].room += step.n;
+            if (step.spare == SIZE_MAX)
+                log->live_room += step.n;
+            else
+                log->spares[step.spare].room += step.n;
             log->no_space = false;
         } else if (err == ERR_NOSPC) {
             log->need = 0;
@@ -196,7 +207,8 @@ int log_append(Log *log, Str bytes, uint64_t last_seq, bool reserved)
     if (err) return err;
     if (len != bytes.n) return ERR_INVALID;
     CHECK(log->started);
-    /* What would be void at its place must never be acknowledged. Only this thread changes `appended`. */
+    /* What would be void at its place must never be acknowledged. Only this thread changes
+     * `appended`. */
     LogPoint behind = log->appended;
     if (!frame_counts(&f, frame_is_claim(&f), (const uint8_t *)bytes.p, bytes.n, &behind) ||
         behind.next_seq - 1 != last_seq)
@@ -205,9 +217,12 @@ int log_append(Log *log, Str bytes, uint64_t last_seq, bool reserved)
     LogThread *tell = NULL;
     pthread_mutex_lock(&log->mutex);
     uint64_t body = log->open_frames ? log->open.len - GROUP_HEAD_LEN : 0;
-    if (log->failed) err = ERR_CLOSED;
-    else if (log->open_frames && body + ENTRY_HEAD_LEN + len > LOG_GROUP_MAX) err = ERR_AGAIN;
-    else err = check_room(log, group_len(body + ENTRY_HEAD_LEN + len), reserved);
+    if (log->failed)
+        err = ERR_CLOSED;
+    else if (log->open_frames && body + ENTRY_HEAD_LEN + len > LOG_GROUP_MAX)
+        err = ERR_AGAIN;
+    else
+        err = check_room(log, group_len(body + ENTRY_HEAD_LEN + len), reserved);
     if (!err) {
         if (!log->open_frames) {
             log->open.len = 0;
@@ -279,7 +294,8 @@ static void seal_bytes(Buf *group, const GroupHead *h)
     for (size_t at = GROUP_HEAD_LEN; at < group->len;) {
         uint8_t *entry = group->data + at;
         uint32_t len = load_u32(entry);
-        store_u32(entry + 4, entry_crc(h->generation, h->position + at, entry + ENTRY_HEAD_LEN, len));
+        store_u32(entry + 4,
+                  entry_crc(h->generation, h->position + at, entry + ENTRY_HEAD_LEN, len));
         at += ENTRY_HEAD_LEN + len;
     }
     size_t padded = (size_t)group_len(h->body_len), pad = padded - group->len;
@@ -308,8 +324,9 @@ static bool take(Log *log, Taken *t)
     }
     uint64_t body = log->open.len - GROUP_HEAD_LEN, len = group_len(body);
     int place = place_of(log, len);
-    if (place == NOWHERE && log->open_frames == 0) return false; /* a full disk: the proof comes later */
-    CHECK(place != NOWHERE);                                     /* by log_append: I8 */
+    if (place == NOWHERE && log->open_frames == 0)
+        return false;        /* a full disk: the proof comes later */
+    CHECK(place != NOWHERE); /* by log_append: I8 */
 
     Buf empty = log->flight;
     log->flight = log->open;
@@ -357,13 +374,15 @@ int log_commit_group(Log *log, uint64_t *ret_seq)
     }
 
     if (t.rotates) {
-        /* Only now may others see it: behind it everything is durable (I3), its head will be (I1). */
+        /* Only now may others see it: behind it everything is durable (I3), its head will be (I1).
+         */
         int err = log_install(log, &t.spare, &t.head);
         if (err) {
             log->disk->ops->close(t.before);
             return log_fail(log, err);
         }
-        if (t.sealed.size > t.sealed.end && t.sealed.size - t.sealed.end > log->options.segment_bytes / 4)
+        if (t.sealed.size > t.sealed.end &&
+            t.sealed.size - t.sealed.end > log->options.segment_bytes / 4)
             if (log->disk->ops->truncate(t.before, t.sealed.end) == 0) t.sealed.size = t.sealed.end;
         log->disk->ops->close(t.before);
         pthread_mutex_lock(&log->mutex);

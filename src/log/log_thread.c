@@ -1,5 +1,5 @@
-/* log_thread.c: the commit thread. Group commit needs no timer: while one group is being synced the next one
- * fills, and is taken the moment the disk is free again. */
+/* log_thread.c: the commit thread. Group commit needs no timer: while one group is being synced the
+ * next one fills, and is taken the moment the disk is free again. */
 #include <errno.h>
 #include <time.h>
 
@@ -36,8 +36,10 @@ static Reason wait_for_work(LogThread *t, bool prove)
     Reason reason = WOKEN;
     pthread_mutex_lock(&t->mutex);
     while (!atomic_load(&t->woken) && !t->stop && reason == WOKEN) {
-        if (!prove) pthread_cond_wait(&t->cond, &t->mutex);
-        else if (pthread_cond_timedwait(&t->cond, &t->mutex, &until) == ETIMEDOUT) reason = IDLE;
+        if (!prove)
+            pthread_cond_wait(&t->cond, &t->mutex);
+        else if (pthread_cond_timedwait(&t->cond, &t->mutex, &until) == ETIMEDOUT)
+            reason = IDLE;
     }
     if (atomic_exchange(&t->woken, false)) reason = WOKEN;
     if (t->stop) reason = STOP;

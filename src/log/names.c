@@ -30,10 +30,14 @@ static void sort_in(void *ctx, const char *name)
 {
     LogNames *n = ctx;
     uint64_t number;
-    if (segment_number(name, &number)) add_number(&n->segments, &n->segments_len, number);
-    else if (snapshot_number(name, &number)) add_number(&n->snapshots, &n->snapshots_len, number);
-    else if (ends_in(name, ".free")) add_name(&n->spares, &n->spares_len, name);
-    else if (ends_in(name, ".tmp")) add_name(&n->leftovers, &n->leftovers_len, name);
+    if (segment_number(name, &number))
+        add_number(&n->segments, &n->segments_len, number);
+    else if (snapshot_number(name, &number))
+        add_number(&n->snapshots, &n->snapshots_len, number);
+    else if (ends_in(name, ".free"))
+        add_name(&n->spares, &n->spares_len, name);
+    else if (ends_in(name, ".tmp"))
+        add_name(&n->leftovers, &n->leftovers_len, name);
 }
 
 static int by_number(const void *a, const void *b)
@@ -99,9 +103,10 @@ int log_format_check(Disk *d, bool make, bool has_data, Buf *why)
     int err = d->ops->open(d, "format", DISK_READ, &f);
     if (err == ERR_NOT_FOUND && !has_data) return make ? format_make(d) : 0;
     if (err == ERR_NOT_FOUND) {
-        buf_puts(why, "format: this file is missing, but there is a log. Is this a whole copy of a data "
-                      "directory? Copy the file from the original, or write \"headrace-data 1\" into it "
-                      "when you know that the log is of this version.");
+        buf_puts(why,
+                 "format: this file is missing, but there is a log. Is this a whole copy of a data "
+                 "directory? Copy the file from the original, or write \"headrace-data 1\" into it "
+                 "when you know that the log is of this version.");
         return ERR_CORRUPT;
     }
     if (err) return err;
@@ -120,12 +125,15 @@ int log_format_check(Disk *d, bool make, bool has_data, Buf *why)
     if (format == DATA_FORMAT) return 0;
     if (format > DATA_FORMAT) {
         buf_printf(why,
-                   "format: the data directory has format %" PRIu64 "; this version of headrace knows up to %d. "
+                   "format: the data directory has format %" PRIu64
+                   "; this version of headrace knows up to %d. "
                    "Run the version that wrote it, or a newer one.",
                    format, DATA_FORMAT);
         return ERR_UNSUPPORTED;
     }
-    buf_puts(why, "format: this file does not say \"headrace-data 1\". Is this a data directory of headrace? "
-                  "If it is, the file is damaged: restore it from a backup.");
+    buf_puts(
+        why,
+        "format: this file does not say \"headrace-data 1\". Is this a data directory of headrace? "
+        "If it is, the file is damaged: restore it from a backup.");
     return ERR_CORRUPT;
 }

@@ -1,8 +1,10 @@
-/* recover.c: from files to a log that goes on: open (what is there, is it whole?), replay, and the new live
- * segment. Until the replay has succeeded nothing is changed but the lock, "format" and the folder.
+/* recover.c: from files to a log that goes on: open (what is there, is it whole?), replay, and the
+ * new live segment. Until the replay has succeeded nothing is changed but the lock, "format" and
+ * the folder.
  *
- * What is needed is the newest snapshot that checks and every segment from the one that holds its point to the
- * last. What lies before is kept for the case that this snapshot goes bad (S2), and its bytes are checked by log_scan. */
+ * What is needed is the newest snapshot that checks and every segment from the one that holds its
+ * point to the last. What lies before is kept for the case that this snapshot goes bad (S2), and
+ * its bytes are checked by log_scan. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,12 +13,13 @@
 
 void log_why(Buf *why, const char *file, uint64_t offset, const char *what)
 {
-    buf_printf(why,
-               "%s, byte %" PRIu64 ": %s. This was acknowledged, so the log is not opened: nothing may be "
-               "lost silently. Restore the data directory from a backup. Or keep a copy of it, and in the "
-               "original remove this file and the later .seg files: what they held from that byte on is then lost. "
-               "`headrace log verify DIR` shows what is there.",
-               file, offset, what);
+    buf_printf(
+        why,
+        "%s, byte %" PRIu64 ": %s. This was acknowledged, so the log is not opened: nothing may be "
+        "lost silently. Restore the data directory from a backup. Or keep a copy of it, and in the "
+        "original remove this file and the later .seg files: what they held from that byte on is then lost. "
+        "`headrace log verify DIR` shows what is there.",
+        file, offset, what);
 }
 
 static int system_why(Buf *why, const char *what, int err)
@@ -48,8 +51,10 @@ static void lock_why(Disk *d, Buf *why, int err)
     }
     while (n && (pid[n - 1] < '0' || pid[n - 1] > '9')) n--;
     pid[n] = 0;
-    buf_printf(why, "another process uses this data directory (process %s); stop it, or use another directory",
-               n ? pid : "number unknown");
+    buf_printf(
+        why,
+        "another process uses this data directory (process %s); stop it, or use another directory",
+        n ? pid : "number unknown");
 }
 
 static int load_heads(Log *log, const LogNames *names, Buf *why)
@@ -79,8 +84,8 @@ static int load_heads(Log *log, const LogNames *names, Buf *why)
     return 0;
 }
 
-/* Sets log->base: the segments from there to the last are whole in number and linked, and hold everything from `covers`
- * (NULL: from the beginning) on. */
+/* Sets log->base: the segments from there to the last are whole in number and linked, and hold
+ * everything from `covers` (NULL: from the beginning) on. */
 static int find_base(Log *log, const LogPoint *covers, Buf *why)
 {
     char name[LOG_NAME_LEN];
@@ -88,20 +93,24 @@ static int find_base(Log *log, const LogPoint *covers, Buf *why)
     for (size_t i = 0; i < log->sealed_len; i++) {
         const Sealed *s = &log->sealed[i];
         if (s->head_err) continue;
-        if (covers ? s->head.start.next_seq <= covers->next_seq : s->head.prev_generation == 0) base = i;
+        if (covers ? s->head.start.next_seq <= covers->next_seq : s->head.prev_generation == 0)
+            base = i;
     }
     if (base == SIZE_MAX) {
         segment_name(name, log->sealed_len ? log->sealed[0].head.number : 1);
-        log_why(why, name, 0, covers ? "the segments that follow the snapshot are missing"
-                                     : "the log's first segments are missing, and no snapshot replaces them");
+        log_why(why, name, 0,
+                covers ? "the segments that follow the snapshot are missing"
+                       : "the log's first segments are missing, and no snapshot replaces them");
         return ERR_CORRUPT;
     }
     for (size_t i = base; i < log->sealed_len; i++) {
         const Sealed *s = &log->sealed[i];
         segment_name(name, s->head.number);
         const char *what = NULL;
-        if (s->head_err) what = "the segment's head does not check";
-        else if (i > base && s->head.number != s[-1].head.number + 1) what = "the segment before it is missing";
+        if (s->head_err)
+            what = "the segment's head does not check";
+        else if (i > base && s->head.number != s[-1].head.number + 1)
+            what = "the segment before it is missing";
         else if (i > base && (s->head.prev_generation != s[-1].head.generation ||
                               s->head.prev_end < SEGMENT_HEAD_LEN))
             what = "the segment does not belong to the one before it";
@@ -123,7 +132,8 @@ static int find_base(Log *log, const LogPoint *covers, Buf *why)
 static int choose_snapshot(Log *log, const LogNames *names, Buf *why)
 {
     Buf faults = {0};
-    int err = ERR_NOT_FOUND, unread = 0; /* unread: why one could not even be read: weather, not damage */
+    int err = ERR_NOT_FOUND,
+        unread = 0; /* unread: why one could not even be read: weather, not damage */
     log->snapshots = mem_new(names->snapshots_len * sizeof *log->snapshots);
     for (size_t i = names->snapshots_len; i-- > 0;) {
         SnapshotFile *s = &log->snapshots[log->snapshots_len++];
@@ -156,14 +166,19 @@ static int choose_snapshot(Log *log, const LogNames *names, Buf *why)
         err = find_base(log, &covers, &faults);
         if (err) break; /* an older one would need these segments too */
     }
-    if (err == ERR_NOT_FOUND || (err && log->snapshots_len && log->snapshots[log->snapshots_len - 1].bad)) {
+    if (err == ERR_NOT_FOUND ||
+        (err && log->snapshots_len && log->snapshots[log->snapshots_len - 1].bad)) {
         /* No snapshot: from the beginning, when that is still there. */
-        if (log->sealed_len == 0 && log->snapshots_len == 0) err = 0;
-        else err = find_base(log, NULL, &faults);
+        if (log->sealed_len == 0 && log->snapshots_len == 0)
+            err = 0;
+        else
+            err = find_base(log, NULL, &faults);
         if (err && unread) err = unread;
     }
-    if (err) buf_put_str(why, buf_str(&faults));
-    else if (faults.len) say_warn("%s", buf_z(&faults));
+    if (err)
+        buf_put_str(why, buf_str(&faults));
+    else if (faults.len)
+        say_warn("%s", buf_z(&faults));
     buf_done(&faults);
     return err;
 }
@@ -240,7 +255,7 @@ typedef struct {
     const LogReplay *r;
     const LogPoint *covers; /* NULL once it is passed */
     LogPoint at;
-    bool has_frames;        /* of the current segment */
+    bool has_frames; /* of the current segment */
     Buf *why;
     const char *name;
 } Player;
@@ -268,16 +283,19 @@ static int play_frame(Player *p, const SegmentItem *item)
     int err = frame_read(item->frame, &f, &len);
     if (err == ERR_UNSUPPORTED) {
         buf_printf(p->why,
-                   "%s, byte %" PRIu64 ": a frame of version %u; this version of headrace knows up to %d. Run "
+                   "%s, byte %" PRIu64
+                   ": a frame of version %u; this version of headrace knows up to %d. Run "
                    "the version that wrote it, or a newer one.",
                    p->name, item->offset, load_u32(item->frame.p) & 0xffff, FRAME_VERSION);
         return err;
     }
-    if (err || len != item->frame.n) return play_corrupt(p, item->offset, "the frame breaks its format");
+    if (err || len != item->frame.n)
+        return play_corrupt(p, item->offset, "the frame breaks its format");
     err = meet_snapshot(p, item->offset);
     if (err) return err;
     p->has_frames = true;
-    if (!frame_counts(&f, frame_is_claim(&f), (const uint8_t *)item->frame.p, len, &p->at)) return 0;
+    if (!frame_counts(&f, frame_is_claim(&f), (const uint8_t *)item->frame.p, len, &p->at))
+        return 0;
     return p->covers || !p->r->frame ? 0 : p->r->frame(p->r->ctx, &f, item->frame);
 }
 
@@ -298,8 +316,8 @@ static int play_segment(Player *p, SegmentReader *reader)
     }
 }
 
-int log_play(Disk *disk, const Sealed *segments, size_t n, const LogPoint *covers, const LogReplay *r,
-             LogPoint *at, TailFound *last, Buf *why)
+int log_play(Disk *disk, const Sealed *segments, size_t n, const LogPoint *covers,
+             const LogReplay *r, LogPoint *at, TailFound *last, Buf *why)
 {
     Player p = {.r = r, .covers = covers, .why = why};
     CHECK(n > 0);
@@ -331,7 +349,8 @@ int log_play(Disk *disk, const Sealed *segments, size_t n, const LogPoint *cover
     return 0;
 }
 
-/* Keeps I6: what the reader accepted is on the disk, not just in the page cache, and what it refused is gone. */
+/* Keeps I6: what the reader accepted is on the disk, not just in the page cache, and what it
+ * refused is gone. */
 static int settle_tail(Log *log, Sealed *last, const TailFound *tail)
 {
     const DiskOps *ops = log->disk->ops;
@@ -361,7 +380,8 @@ static int tidy(Log *log)
     LogNames names;
     int err = log_names(log->disk, &names);
     if (err) return err;
-    /* What a spare was before must be gone for good before its bytes change (as in snapshot.c, recycle). */
+    /* What a spare was before must be gone for good before its bytes change (as in snapshot.c,
+     * recycle). */
     err = ops->sync_dir(log->disk, "log");
     for (size_t i = 0; i < names.leftovers_len && !err; i++)
         err = ops->unlink(log->disk, names.leftovers[i]);
@@ -371,8 +391,10 @@ static int tidy(Log *log)
         if (log_wants_spare(log)) {
             err = ops->open(log->disk, s.name, DISK_WRITE, &s.file);
             if (!err) err = ops->size(s.file, &s.room);
-            if (err) ops->close(s.file);
-            else log_add_spare(log, &s);
+            if (err)
+                ops->close(s.file);
+            else
+                log_add_spare(log, &s);
         } else {
             err = ops->unlink(log->disk, s.name);
         }
@@ -413,8 +435,10 @@ static int begin_segment(Log *log, const LogPoint *at, const TailFound *tail)
     }
     if (spare.room < log->step) {
         err = spare.file->ops->allocate(spare.file, spare.room, log->step - spare.room);
-        if (!err) spare.room = log->step;
-        else if (err == ERR_NOSPC && spare.room >= SEGMENT_HEAD_LEN) err = 0;
+        if (!err)
+            spare.room = log->step;
+        else if (err == ERR_NOSPC && spare.room >= SEGMENT_HEAD_LEN)
+            err = 0;
     }
     h.generation = log_next_generation(log);
     if (!err) err = log_install(log, &spare, &h);
@@ -445,8 +469,10 @@ static int play_snapshot(Log *log, const SnapshotFile *s, const LogReplay *r, Bu
     LogPoint covers;
     snapshot_name(name, s->covers.next_seq);
     int err = snapshot_read(log->disk, name, r, &covers, &bytes, &bad_at, &what);
-    if (err == ERR_CORRUPT) log_why(why, name, bad_at, what);
-    else if (err) system_why(why, name, err);
+    if (err == ERR_CORRUPT)
+        log_why(why, name, bad_at, what);
+    else if (err)
+        system_why(why, name, err);
     if (!err) CHECK(point_eq(&covers, &s->covers));
     return err;
 }
@@ -491,9 +517,11 @@ int log_replay_sealed(Log *log, const LogReplay *r, LogPoint *ret_at, Buf *why)
     LogPoint at = good ? snapshot.covers : (LogPoint){.shard = log->options.shard, .next_seq = 1};
     int err = good ? play_snapshot(log, &snapshot, r, why) : 0;
     for (size_t i = 0; good && i < n; i++)
-        if (!sealed[i].head_err && sealed[i].head.start.next_seq <= snapshot.covers.next_seq) base = i;
+        if (!sealed[i].head_err && sealed[i].head.start.next_seq <= snapshot.covers.next_seq)
+            base = i;
     if (!err && n > 0)
-        err = log_play(log->disk, sealed + base, n - base, good ? &snapshot.covers : NULL, r, &at, NULL, why);
+        err = log_play(log->disk, sealed + base, n - base, good ? &snapshot.covers : NULL, r, &at,
+                       NULL, why);
     mem_free(sealed);
     if (err) return err;
     *ret_at = at;

@@ -1,4 +1,5 @@
-/* scan.c: reads a log and tells everything about it; changes nothing, takes no lock, needs no open log. */
+/* scan.c: reads a log and tells everything about it; changes nothing, takes no lock, needs no open
+ * log. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,15 +10,16 @@ typedef struct {
     Disk *disk;
     const LogScan *scan;
     LogNames names;
-    uint64_t covered;  /* the newest good snapshot's next_seq */
-    bool damaged;      /* acknowledged data */
-    LogPoint at;       /* behind what was read; valid when at_known */
+    uint64_t covered; /* the newest good snapshot's next_seq */
+    bool damaged;     /* acknowledged data */
+    LogPoint at;      /* behind what was read; valid when at_known */
     bool at_known;
     SegmentHead before; /* the last head that was good; generation 0 = none */
 } Scan;
 
 HR_PRINTF(5, 6)
-static void tell(Scan *s, const char *file, uint64_t offset, const Frame *frame, const char *fmt, ...)
+static void tell(Scan *s, const char *file, uint64_t offset, const Frame *frame, const char *fmt,
+                 ...)
 {
     if (!s->scan->item) return;
     char text[200];
@@ -51,7 +53,8 @@ static int scan_snapshots(Scan *s)
         } else {
             s->covered = MAX(s->covered, covers.next_seq);
             tell(s, name, 0, NULL,
-                 "snapshot of all below record %" PRIu64 ", %" PRIu64 " bytes, epoch %" PRIu64 ", chain %016" PRIx64,
+                 "snapshot of all below record %" PRIu64 ", %" PRIu64 " bytes, epoch %" PRIu64
+                 ", chain %016" PRIx64,
                  covers.next_seq, bytes, covers.epoch, covers.chain);
         }
     }
@@ -89,7 +92,8 @@ static void scan_frame(Scan *s, const char *name, const SegmentItem *item)
 static void scan_link(Scan *s, const char *name, const SegmentHead *h)
 {
     const SegmentHead *b = &s->before;
-    bool needed = h->start.next_seq > s->covered; /* else a snapshot holds all that lies before it */
+    bool needed = h->start.next_seq >
+                  s->covered; /* else a snapshot holds all that lies before it */
     const char *what = NULL;
     if (b->generation == 0) {
         if (h->prev_generation != 0) what = "the segments before it are missing";
@@ -105,8 +109,10 @@ static void scan_link(Scan *s, const char *name, const SegmentHead *h)
         what = "the segment does not begin where the one before it ends";
         needed = true;
     }
-    if (what && needed) fault(s, name, 0, true, what);
-    else if (what) tell(s, name, 0, NULL, "begins the log: a snapshot covers what was before");
+    if (what && needed)
+        fault(s, name, 0, true, what);
+    else if (what)
+        tell(s, name, 0, NULL, "begins the log: a snapshot covers what was before");
 }
 
 static void scan_segment(Scan *s, uint64_t number, uint64_t end)
@@ -127,9 +133,10 @@ static void scan_segment(Scan *s, uint64_t number, uint64_t end)
         return;
     }
     tell(s, name, 0, NULL,
-         "segment: generation %" PRIu64 ".%08" PRIx64 ", from record %" PRIu64 ", epoch %" PRIu64 "%s",
-         r.head.generation >> 32, r.head.generation & UINT32_MAX, r.head.start.next_seq, r.head.start.epoch,
-         end ? "" : ", the last");
+         "segment: generation %" PRIu64 ".%08" PRIx64 ", from record %" PRIu64 ", epoch %" PRIu64
+         "%s",
+         r.head.generation >> 32, r.head.generation & UINT32_MAX, r.head.start.next_seq,
+         r.head.start.epoch, end ? "" : ", the last");
     if (s->before.generation != UINT64_MAX) scan_link(s, name, &r.head);
     s->before = r.head;
     s->at = r.head.start;
@@ -139,14 +146,16 @@ static void scan_segment(Scan *s, uint64_t number, uint64_t end)
         int got = segment_reader_next(&r, &item);
         if (got == 0) break;
         if (got < 0) {
-            if (got == ERR_CORRUPT) fault(s, name, r.bad_at, true, r.bad_what);
-            else fault(s, name, r.at, true, err_text(got));
+            if (got == ERR_CORRUPT)
+                fault(s, name, r.bad_at, true, r.bad_what);
+            else
+                fault(s, name, r.at, true, err_text(got));
             s->at_known = false;
             break;
         }
         if (item.is_group)
-            tell(s, name, item.offset, NULL, "group: %u frames, %u bytes; synced up to here", item.group.frames,
-                 item.group.body_len);
+            tell(s, name, item.offset, NULL, "group: %u frames, %u bytes; synced up to here",
+                 item.group.frames, item.group.body_len);
         else
             scan_frame(s, name, &item);
     }

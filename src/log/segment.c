@@ -1,13 +1,13 @@
 /* segment.c: the bytes of segment files.
  *
- *     log/0000000007.seg                      all integers little-endian
+ *     log/0000000007.seg            all integers little-endian
  *     ┌───────────────┐ 0
- *     │ file head     │ 512 bytes: magic, version, shard, number, generation, the previous segment's
- *     │               │ generation and end, LogPoint at the start, zeroes, CRC of all before it
- *     ├───────────────┤ 512
- *     │ group         │ head (48): magic, frames, generation, position, synced generation and position,
- *     │  entry entry  │            body length, CRC of all before it
- *     │  entry … 0000 │ entry: u32 length, u32 CRC, frame        zeroes up to the sector's end
+ *     │ file head     │ 512 bytes: magic, version, shard, number, generation, the previous
+ *     │               │ segment's generation and end, LogPoint at the start, zeroes, CRC of all
+ *     ├───────────────┤ 512                                                        before it
+ *     │ group         │ head (48): magic, frames, generation, position, synced generation and
+ *     │  entry entry  │            position, body length, CRC of all before it
+ *     │  entry … 0000 │ entry: u32 length, u32 CRC, frame     zeroes up to the sector's end
  *     ├───────────────┤ n × 512
  *     │ group …       │ one group a commit
  *     ├───────────────┤ the tail
@@ -15,27 +15,30 @@
  *     └───────────────┘
  *
  * Invariants
- *  I1  A file named *.seg has a durable, valid head: it is written and synced under another name, renamed, and
- *      the directory is synced before the first group is written.
- *  I2  Every use of a file has its own generation, higher than any before; its lower half is chance. The CRC of
- *      an entry covers generation and position, so neither stale nor misdirected bytes check, and nobody who
- *      does not read the disk can put bytes into a payload that look like a group.
- *  I3  One group is in flight at most: a group is written only after everything before it is durable. So a
- *      valid group head at p proves that every byte below p was durable, and a segment's head proves
- *      the segment before it up to prev_end. (The head says so itself: synced_position.)
- *  I4  A byte below the proven position that does not check is damage to acknowledged data: ERR_CORRUPT, never
- *      repaired, never skipped. The first bad byte above it begins the torn tail: nobody was told about it.
+ *  I1  A file named *.seg has a durable, valid head: it is written and synced under another name,
+ *      renamed, and the directory is synced before the first group is written.
+ *  I2  Every use of a file has its own generation, higher than any before; its lower half is
+ *      chance. The CRC of an entry covers generation and position, so neither stale nor misdirected
+ *      bytes check, and nobody who does not read the disk can put bytes into a payload that look
+ *      like a group.
+ *  I3  One group is in flight at most: a group is written only after everything before it is
+ *      durable. So a valid group head at p proves that every byte below p was durable, and a
+ *      segment's head proves the segment before it up to prev_end. (The head says so itself:
+ *      synced_position.)
+ *  I4  A byte below the proven position that does not check is damage to acknowledged data:
+ *      ERR_CORRUPT, never repaired, never skipped. The first bad byte above it begins the torn
+ *      tail: nobody was told about it.
  *  I5  Groups begin on sectors and fill them, so no write touches a sector with durable data.
- *  I6  A file is never appended to after a recovery. The recovered end is written again and synced (the
- *      process before us may have seen its sync fail, after which the page cache says more than the disk), the
- *      file is cut there, and a new segment with a new generation names that end in its head. So torn
- *      bytes can never come back.
- *  I7  Every byte of the file below the tail is covered: by the head's CRC, a group head's, an entry's, or by
- *      being zero.
- *  I8  Room is allocated (zeroes written and synced) before a frame is accepted, so a commit neither meets a
- *      full disk nor changes the file's metadata.
- *  I9  Numbers are dense from the oldest segment that the older snapshot needs to the live one; each head
- *      names its predecessor's generation. Segments are removed from the oldest on. */
+ *  I6  A file is never appended to after a recovery. The recovered end is written again and synced
+ *      (the process before us may have seen its sync fail, after which the page cache says more
+ *      than the disk), the file is cut there, and a new segment with a new generation names that
+ *      end in its head. So torn bytes can never come back.
+ *  I7  Every byte of the file below the tail is covered: by the head's CRC, a group head's, an
+ *      entry's, or by being zero.
+ *  I8  Room is allocated (zeroes written and synced) before a frame is accepted, so a commit
+ *      neither meets a full disk nor changes the file's metadata.
+ *  I9  Numbers are dense from the oldest segment that the older snapshot needs to the live one;
+ *      each head names its predecessor's generation. Segments are removed from the oldest on. */
 #include "log/segment.h"
 
 #include <inttypes.h>
@@ -84,7 +87,8 @@ void segment_head_put(uint8_t ret[SEGMENT_HEAD_LEN], const SegmentHead *h)
 int segment_head_get(const uint8_t p[SEGMENT_HEAD_LEN], SegmentHead *ret)
 {
     if (memcmp(p, file_magic, sizeof file_magic) != 0) return ERR_CORRUPT;
-    if (load_u32(p + SEGMENT_HEAD_LEN - 4) != crc32c(0, p, SEGMENT_HEAD_LEN - 4)) return ERR_CORRUPT;
+    if (load_u32(p + SEGMENT_HEAD_LEN - 4) != crc32c(0, p, SEGMENT_HEAD_LEN - 4))
+        return ERR_CORRUPT;
     if (load_u32(p + 8) > SEGMENT_VERSION) return ERR_UNSUPPORTED;
     SegmentHead h = {
         .number = load_u64(p + 16),
@@ -144,7 +148,8 @@ bool group_head_get(const uint8_t p[GROUP_HEAD_LEN], GroupHead *ret)
         .synced_position = load_u64(p + 32),
         .body_len = load_u32(p + 40),
     };
-    if (h.body_len > GROUP_BODY_MAX || (uint64_t)h.frames * ENTRY_HEAD_LEN > h.body_len) return false;
+    if (h.body_len > GROUP_BODY_MAX || (uint64_t)h.frames * ENTRY_HEAD_LEN > h.body_len)
+        return false;
     if (h.synced_generation > h.generation) return false;
     if (h.synced_generation == h.generation && h.synced_position > h.position) return false;
     *ret = h;
@@ -183,7 +188,8 @@ void segment_reader_done(SegmentReader *r)
     *r = (SegmentReader){0};
 }
 
-/* The n bytes at `at`, in the window. 1; 0 when the file (or the log's part of it) is shorter; ERR_IO. */
+/* The n bytes at `at`, in the window. 1; 0 when the file (or the log's part of it) is shorter;
+ * ERR_IO. */
 static int want(SegmentReader *r, uint64_t at, size_t n, const uint8_t **ret)
 {
     if (at > r->end || n > r->end - at) return 0;
@@ -223,7 +229,8 @@ static int proven(SegmentReader *r, uint64_t bad)
     return 0;
 }
 
-/* What is at `bad` does not check: damage (ERR_CORRUPT), or the torn tail (0), which begins at r->at. */
+/* What is at `bad` does not check: damage (ERR_CORRUPT), or the torn tail (0), which begins at
+ * r->at. */
 static int bad_spot(SegmentReader *r, uint64_t bad, const char *what, uint64_t torn)
 {
     int is_proven = r->sealed ? 1 : proven(r, bad);
@@ -261,7 +268,8 @@ static int next_group(SegmentReader *r, SegmentItem *ret)
     return 1;
 }
 
-/* Behind the last entry: the padding, and that the group's length is what its entries take. 0 = go on. */
+/* Behind the last entry: the padding, and that the group's length is what its entries take. 0 = go
+ * on. */
 static int end_group(SegmentReader *r, bool *ret_ended)
 {
     uint64_t next = r->group_at + group_len(r->group_end - r->group_at - GROUP_HEAD_LEN);
@@ -277,7 +285,8 @@ static int end_group(SegmentReader *r, bool *ret_ended)
     if (got < 0) return got;
     if (got == 0) return bad_spot(r, r->at, "the file is shorter than its groups", r->end - r->at);
     for (uint64_t i = 0; i < next - r->at; i++)
-        if (bytes[i]) return bad_spot(r, r->at + i, "a group's padding is not zero", next - r->at - i);
+        if (bytes[i])
+            return bad_spot(r, r->at + i, "a group's padding is not zero", next - r->at - i);
     r->at = next;
     r->group_end = 0;
     *ret_ended = false;

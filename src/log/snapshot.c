@@ -2,14 +2,16 @@
  *
  *     log/00000000000000123457.snap   named by the first sequence that it does not cover
  *     head (128): magic, version, shard, the LogPoint it covers, zeroes, CRC of all before it
- *     chunk …   : u32 length (1 … 64 KiB), u32 CRC over (head's CRC, chunk's number, length, bytes), bytes
- *     end (40)  : u32 0, u32 magic, u64 chunks, u64 bytes, u32 CRC of all bytes, u32 zero, u32 head's CRC,
- *                 u32 CRC of all before it; then the file ends
+ *     chunk …   : u32 length (1 … 64 KiB), u32 CRC over (head's CRC, chunk's number, length,
+ *                 bytes), bytes
+ *     end (40)  : u32 0, u32 magic, u64 chunks, u64 bytes, u32 CRC of all bytes, u32 zero,
+ *                 u32 head's CRC, u32 CRC of all before it; then the file ends
  *
- * S1  It is written as *.tmp, synced, read again and checked, renamed, and the directory is synced. Only then is
- *     anything older removed.
- * S2  The two newest good ones stay, and every segment that a replay from the older one needs: so one damaged
- *     snapshot costs time and not data. Before the second one exists, every segment stays.
+ * S1  It is written as *.tmp, synced, read again and checked, renamed, and the directory is synced.
+ *     Only then is anything older removed.
+ * S2  The two newest good ones stay, and every segment that a replay from the older one needs: so
+ *     one damaged snapshot costs time and not data. Before the second one exists, every segment
+ *     stays.
  * S3  Segments go from the oldest on: what is left is always a suffix of the log. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,12 +20,13 @@
 #include "log/inside.h"
 
 #define SNAPSHOT_VERSION 1
-#define HEAD_LEN 128
-#define CHUNK_HEAD_LEN 8
-#define CHUNK_MAX (64 * KIB)
-#define END_LEN 40
-#define END_MAGIC UINT32_C(0x444e4553) /* "SEND" */
-#define SYNC_EVERY (8 * MIB) /* small syncs, so that the log's own do not queue behind a large one */
+#define HEAD_LEN         128
+#define CHUNK_HEAD_LEN   8
+#define CHUNK_MAX        (64 * KIB)
+#define END_LEN          40
+#define END_MAGIC        UINT32_C(0x444e4553) /* "SEND" */
+#define SYNC_EVERY                                                                                 \
+    (8 * MIB) /* small syncs, so that the log's own do not queue behind a large one */
 
 static const uint8_t magic[8] = {'H', 'R', 'S', 'N', 'A', 'P', '\n', 0x1a};
 
@@ -77,7 +80,8 @@ static uint32_t chunk_crc(uint32_t head_crc, uint64_t number, const uint8_t *p, 
     return crc32c(crc32c(0, place, sizeof place), p, len);
 }
 
-static void end_put(uint8_t ret[END_LEN], uint64_t chunks, uint64_t bytes, uint32_t all, uint32_t head)
+static void end_put(uint8_t ret[END_LEN], uint64_t chunks, uint64_t bytes, uint32_t all,
+                    uint32_t head)
 {
     memset(ret, 0, END_LEN);
     store_u32(ret + 4, END_MAGIC);
@@ -108,7 +112,8 @@ static int read_chunks(DiskFile *f, const LogReplay *r, const LogPoint *covers, 
     uint64_t at = HEAD_LEN, chunks = 0, bytes = 0;
     uint32_t all = 0;
     for (;;) {
-        /* A chunk and the head of the next at once, or the end and one byte more (there is none). */
+        /* A chunk and the head of the next at once, or the end and one byte more (there is none).
+         */
         size_t got;
         int err = f->ops->read(f, at, buf, CHUNK_HEAD_LEN + CHUNK_MAX, &got);
         if (err) return err;
@@ -146,7 +151,8 @@ static int read_file(DiskFile *f, const LogReplay *r, LogPoint *ret_covers, uint
     int err = f->ops->read(f, 0, head, sizeof head, &n);
     if (err) return err;
     uint32_t crc = crc32c(0, head, HEAD_LEN - 4);
-    if (n < sizeof head || memcmp(head, magic, sizeof magic) != 0 || load_u32(head + HEAD_LEN - 4) != crc)
+    if (n < sizeof head || memcmp(head, magic, sizeof magic) != 0 ||
+        load_u32(head + HEAD_LEN - 4) != crc)
         return damaged(fault, 0, "the snapshot's head does not check");
     if (load_u32(head + 8) > SNAPSHOT_VERSION) return ERR_UNSUPPORTED;
     LogPoint covers = {.shard = load_u32(head + 12),
@@ -166,8 +172,8 @@ static int read_file(DiskFile *f, const LogReplay *r, LogPoint *ret_covers, uint
     return 0;
 }
 
-int snapshot_read(Disk *d, const char *name, const LogReplay *r, LogPoint *ret_covers, uint64_t *ret_bytes,
-                  uint64_t *ret_bad_at, const char **ret_what)
+int snapshot_read(Disk *d, const char *name, const LogReplay *r, LogPoint *ret_covers,
+                  uint64_t *ret_bytes, uint64_t *ret_bad_at, const char **ret_what)
 {
     DiskFile *f;
     LogPoint covers;
@@ -301,7 +307,8 @@ static Unneeded let_go(Log *log, const SnapshotFile *made)
     uint64_t needed = kept[kept_len - 1].covers.next_seq;
     size_t n = 0;
     while (n < log->sealed_len) {
-        const SegmentHead *next = n + 1 < log->sealed_len ? &log->sealed[n + 1].head : &log->live_head;
+        const SegmentHead *next = n + 1 < log->sealed_len ? &log->sealed[n + 1].head
+                                                          : &log->live_head;
         bool known = n + 1 == log->sealed_len || !log->sealed[n + 1].head_err;
         if (!known || next->start.next_seq > needed) break;
         n++;
@@ -315,8 +322,8 @@ static Unneeded let_go(Log *log, const SnapshotFile *made)
     return u;
 }
 
-/* Keeps the file of a segment as a spare when one is wanted; else removes it. Failing leaves a file too many, which
- * the next start or snapshot removes. */
+/* Keeps the file of a segment as a spare when one is wanted; else removes it. Failing leaves a file
+ * too many, which the next start or snapshot removes. */
 static void recycle(Log *log, const Sealed *segment)
 {
     const DiskOps *ops = log->disk->ops;
@@ -333,7 +340,8 @@ static void recycle(Log *log, const Sealed *segment)
         (void)ignored;
         return;
     }
-    /* The old name must be gone for good before the bytes change: it would name a wrong head (I1). */
+    /* The old name must be gone for good before the bytes change: it would name a wrong head (I1).
+     */
     int err = ops->sync_dir(log->disk, "log");
     if (err) {
         (void)log_fail(log, err); /* no failed sync of the log's folder is gone on from */
@@ -367,7 +375,8 @@ int log_snapshot_commit(LogSnapshot *s)
         return err;
     }
     err = ops->sync_dir(log->disk, "log");
-    if (err) { /* it may or may not be there after a crash: both are fine, but nothing older may go */
+    if (err) { /* it may or may not be there after a crash: both are fine, but nothing older may go
+                */
         ops->close(s->file);
         buf_done(&s->chunk);
         mem_free(s);
@@ -381,7 +390,8 @@ int log_snapshot_commit(LogSnapshot *s)
     for (size_t i = 0; i < u.snapshots_len; i++) {
         char name[LOG_NAME_LEN];
         snapshot_name(name, u.snapshots[i]);
-        int ignored = ops->unlink(log->disk, name); /* the next snapshot tries again after a restart */
+        int ignored = ops->unlink(log->disk,
+                                  name); /* the next snapshot tries again after a restart */
         (void)ignored;
     }
     for (size_t i = 0; i < u.segments_len; i++) recycle(log, &u.segments[i]);

@@ -633,8 +633,8 @@ static void look_at_void_leases(Fleet *f, Worker *w, int64_t now)
     }
 }
 
-/* When more than half of at least four workers look dead at once, the fault is probably ours: leases
- * do not end by time for a while. */
+/* When more than half of at least four workers look dead at once, the fault is probably ours:
+ * leases do not end by time for a while. */
 static void look_for_panic(Fleet *f, int64_t now)
 {
     uint32_t known = 0, dead = 0;

@@ -50,13 +50,27 @@ static ReportAnswer result(Fleet *f, const WorkerReport *r, Buf *detail)
     return settle(f, d, detail);
 }
 
+/* A model's program that died under several tasks says nothing about which of them killed it: none
+ * burns an attempt, and each runs alone from then on. */
+static bool crashed_in_company(const Fleet *f, const Task *t, const WorkerReport *r)
+{
+    const Lease *l = fleet_lease(f, r->lease.token);
+    return r->fail == FAIL_MODEL_CRASHED && r->retryable && t && !t->solo && l &&
+           (t->batch_size > 1 || l->device->running > 1);
+}
+
 static ReportAnswer error(Fleet *f, const WorkerReport *r, Buf *detail)
 {
-    Core *c = f->shard->core;
-    const Task *t = core_task(c, r->lease.task_no);
+    Shard *s = f->shard;
+    const Task *t = core_task(s->core, r->lease.task_no);
     if (t && t->token == r->lease.token) model_of(f, t)->failed++;
-    Decision d = core_fail(c, r->lease.task_no, r->lease.token, r->fail, r->retryable, r->text,
-                           r->usage, shard_now_ns(f->shard), &f->shard->builder);
+    if (crashed_in_company(f, t, r))
+        return settle(f,
+                      core_release(s->core, r->lease.task_no, r->lease.token, FAIL_MODEL_CRASHED,
+                                   false, r->usage, shard_now_ns(s), &s->builder),
+                      detail);
+    Decision d = core_fail(s->core, r->lease.task_no, r->lease.token, r->fail, r->retryable,
+                           r->text, r->usage, shard_now_ns(s), &s->builder);
     return settle(f, d, detail);
 }
 

@@ -84,9 +84,9 @@ static void on_process_exit(uv_process_t *p, int64_t status, int signal)
         else
             say_warn("worker %s ended with status %d", c->name, (int)status);
         if (loop)
-            say_error(
-                "worker %s crashes again and again: started again in %llu s; this burns no attempts",
-                c->name, (unsigned long long)(c->backoff_ms / 1000));
+            say_error("worker %s crashes again and again: the next start in %llu s; this burns no "
+                      "attempts",
+                      c->name, (unsigned long long)(c->backoff_ms / 1000));
     }
     if (!loop && crashed) c->backoff_ms = BACKOFF_FIRST_MS;
     if (status == WORKER_EXIT_REFUSED) {
@@ -149,8 +149,11 @@ static void start(Child *c)
     uv_stdio_container_t stdio[3] = {{.flags = UV_IGNORE},
                                      {.flags = UV_INHERIT_FD, .data.fd = 2},
                                      {.flags = UV_INHERIT_FD, .data.fd = 2}};
-    uv_process_options_t o = {
-        .exit_cb = on_process_exit, .file = program, .args = a.argv, .stdio = stdio, .stdio_count = 3};
+    uv_process_options_t o = {.exit_cb = on_process_exit,
+                              .file = program,
+                              .args = a.argv,
+                              .stdio = stdio,
+                              .stdio_count = 3};
     c->running = true;
     int err = uv_spawn(s->loop, &c->process, &o);
     if (!err) return;

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #define RECORD_HEAD_LEN 8
-#define FLAGS_KNOWN FRAME_ERASED
+#define FLAGS_KNOWN     FRAME_ERASED
 
 int frame_read(Str bytes, Frame *ret, size_t *ret_len)
 {

@@ -21,9 +21,9 @@
 
 #include "base/base.h"
 
-#define FRAME_VERSION  1
-#define FRAME_HEAD_LEN 64
-#define FRAME_LEN_MAX  (16 * MIB) /* room for many records of at most 64 KiB inline */
+#define FRAME_VERSION      1
+#define FRAME_HEAD_LEN     64
+#define FRAME_LEN_MAX      (16 * MIB) /* room for many records of at most 64 KiB inline */
 #define FRAME_ERASED       0x1
 #define FRAME_RECORD_CLAIM 1 /* the one record type that the log itself knows */
 

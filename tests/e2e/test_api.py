@@ -136,6 +136,15 @@ def test_progress(client):
     assert task["metrics"]["device_ms"] >= 1800 and task["metrics"]["run_ms"] >= 1800, task["metrics"]
 
 
+def test_progress_after_a_rest(client):
+    """The first steps of a task are seen as soon as those of the ones before, also when nothing ran for a while."""
+    for _ in range(2):
+        time.sleep(1.1)
+        with client.events(client.new({"sleep_ms": 800, "units": 8})) as stream:
+            steps = [e.data["step"] for e in stream if e.name == "progress"]
+        assert len(steps) >= 4 and steps[0] <= 3, steps
+
+
 def test_queue_estimate(client):
     with Paused(client):
         ids = [client.new(i) for i in range(3)]

@@ -256,12 +256,12 @@ def test_the_same_alone_and_in_a_batch(models, model_server):
     wanted = [dict(seed=s, steps=4 + s % 5, guidance=1.0 + s % 3, prompt=p)
               for s, p in enumerate(["a red sneaker", "a black coat", "a blue bag", "a green dress on white background"] * 3)]
     alone = [picture(models, **w)[1] for w in wanted]
-    results, shared = [None] * len(wanted), []
+    # They join one after the other, while others are under way …
+    results = [None] * len(wanted)
 
     def one(i):
         c = model_server.client()
-        task, results[i] = picture(c, **wanted[i])
-        shared.append(task["metrics"]["batch_size"])
+        _, results[i] = picture(c, **wanted[i])
         c.close()
 
     threads = [threading.Thread(target=one, args=(i,)) for i in range(len(wanted))]
@@ -270,7 +270,15 @@ def test_the_same_alone_and_in_a_batch(models, model_server):
     for t in threads:
         t.join()
     assert results == alone
-    assert max(shared) > 1, "nothing shared a batch"
+    # … and all begin as one batch.
+    models.post("/v1/models/fashion-diffusion/pause").expect(200)
+    try:
+        ids = [models.new(w, model="fashion-diffusion") for w in wanted]
+    finally:
+        models.post("/v1/models/fashion-diffusion/resume").expect(200)
+    tasks = [models.done(id) for id in ids]
+    assert max(t["metrics"]["batch_size"] for t in tasks) > 1, "nothing shared a batch"
+    assert [[fetch(models, image) for image in t["output"]["images"]] for t in tasks] == alone
 
 
 def test_progress_by_step(models):

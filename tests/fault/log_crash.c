@@ -1,5 +1,6 @@
-/* log_crash.c: the log on a disk that crashes at every operation there is, and on one where every operation fails
- * once. After each: nothing acknowledged is lost, nothing is invented, and the log goes on. */
+/* log_crash.c: the log on a disk that crashes at every operation there is, and on one where every
+ * operation fails once. After each: nothing acknowledged is lost, nothing is invented, and the log
+ * goes on. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -10,7 +11,8 @@
 
 #define SEGMENT (8 * KIB)
 
-/* One process' life: open, claim, then `rounds` of appends, commits, now and then a snapshot. Any error ends it. */
+/* One process' life: open, claim, then `rounds` of appends, commits, now and then a snapshot. Any
+ * error ends it. */
 static int live(Model *m, MemDisk *d, int rounds)
 {
     Log *log;
@@ -41,7 +43,8 @@ static int live(Model *m, MemDisk *d, int rounds)
             }
         }
         if (!err && random_below(&r, 5)) err = model_commit(m, log);
-        if (!err && random_below(&r, m->options.seed % 2 ? 2 : 10) == 0) { /* often: files are recycled */
+        if (!err &&
+            random_below(&r, m->options.seed % 2 ? 2 : 10) == 0) { /* often: files are recycled */
             int snap = model_snapshot(m, log, (size_t)random_below(&r, 3000));
             MUST(snap == 0 || snap == ERR_IO || snap == ERR_NOSPC);
         }
@@ -69,10 +72,12 @@ static uint64_t count_ops(uint64_t seed, int rounds)
     return ops;
 }
 
-static void say_fault(void *ctx, const char *file, uint64_t offset, bool acknowledged, const char *what)
+static void say_fault(void *ctx, const char *file, uint64_t offset, bool acknowledged,
+                      const char *what)
 {
     (void)ctx;
-    if (acknowledged) fprintf(stderr, "%s: %s, byte %d: %s\n", model_context, file, (int)offset, what);
+    if (acknowledged)
+        fprintf(stderr, "%s: %s, byte %d: %s\n", model_context, file, (int)offset, what);
 }
 
 static void check_scan(Disk *d)
@@ -88,7 +93,8 @@ static void crash_at_every_operation(void **state)
         uint64_t ops = count_ops(seed, 40);
         for (uint64_t at = 1; at <= ops; at++) {
             for (int how = 0; how < CRASHES; how++) {
-                snprintf(model_context, sizeof model_context, "seed %d, crash %d at %d", (int)seed, how, (int)at);
+                snprintf(model_context, sizeof model_context, "seed %d, crash %d at %d", (int)seed,
+                         how, (int)at);
                 Model m;
                 MemDisk *d = mem_disk_new(seed);
                 model_init(&m, seed, SEGMENT);
@@ -122,8 +128,8 @@ static void fail_every_operation(void **state)
         for (uint64_t at = 1; at <= ops; at++) {
             for (size_t e = 0; e < ARRAY_LEN(errors); e++) {
                 for (int how = 0; how < CRASHES; how++) {
-                    snprintf(model_context, sizeof model_context, "seed %d, %s at %d, crash %d", (int)seed,
-                             err_text(errors[e]), (int)at, how);
+                    snprintf(model_context, sizeof model_context, "seed %d, %s at %d, crash %d",
+                             (int)seed, err_text(errors[e]), (int)at, how);
                     Model m;
                     MemDisk *d = mem_disk_new(seed);
                     model_init(&m, seed, SEGMENT);
@@ -131,8 +137,9 @@ static void fail_every_operation(void **state)
                     d->fail_err = errors[e];
                     (void)!live(&m, d, 40);
                     d->fail_at = 0;
-                    /* Without a crash first: the next process sees the page cache, which may say more than the disk
-                     * after the failed sync. What it accepts must outlive a crash. */
+                    /* Without a crash first: the next process sees the page cache, which may say
+                     * more than the disk after the failed sync. What it accepts must outlive a
+                     * crash. */
                     if (at % 2) {
                         MUST(live(&m, d, 0) == 0);
                     }
@@ -158,7 +165,8 @@ static void long_lives(void **state)
             snprintf(model_context, sizeof model_context, "seed %d, life %d", (int)seed, life);
             if (random_below(&d->random, 8)) d->die_at = d->ops + 1 + random_below(&d->random, 400);
             /* Now and then the disk is nearly full: no spare but a recycled one. */
-            if (random_below(&d->random, 3) == 0) d->capacity = mem_disk_used(d) + random_below(&d->random, 20000);
+            if (random_below(&d->random, 3) == 0)
+                d->capacity = mem_disk_used(d) + random_below(&d->random, 20000);
             (void)!live(&m, d, 100);
             d->capacity = 0;
             mem_disk_crash(d, (MemCrash)random_below(&d->random, CRASHES));

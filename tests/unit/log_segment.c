@@ -22,7 +22,8 @@ static int64_t fake_now(Clock *c)
 
 static FakeClock fake_clock(void)
 {
-    return (FakeClock){.base = {.wall_ns = fake_now, .boot_ns = fake_now}, .now_ns = NS_PER_S * 100};
+    return (FakeClock){.base = {.wall_ns = fake_now, .boot_ns = fake_now},
+                       .now_ns = NS_PER_S * 100};
 }
 
 static int append_through(Model *m, Log *log, size_t bytes)
@@ -139,7 +140,8 @@ static void add_file(void *ctx, const char *name)
     Files *f = ctx;
     MUST(f->len < ARRAY_LEN(f->names));
     if (strstr(name, ".free")) return;
-    snprintf(f->names[f->len++], LOG_NAME_LEN, "log/%.20s%s", name, strlen(name) > 20 ? ".snap" : "");
+    snprintf(f->names[f->len++], LOG_NAME_LEN, "log/%.20s%s", name,
+             strlen(name) > 20 ? ".snap" : "");
 }
 
 static int by_name(const void *a, const void *b)
@@ -147,7 +149,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(a, b);
 }
 
-/* Where each segment's groups end: read from the last, whose file the reader must find the end of. */
+/* Where each segment's groups end: read from the last, whose file the reader must find the end of.
+ */
 static void find_files(MemDisk *d, Files *f)
 {
     *f = (Files){0};
@@ -168,7 +171,8 @@ static void find_files(MemDisk *d, Files *f)
     }
 }
 
-static void count_fault(void *ctx, const char *file, uint64_t offset, bool acknowledged, const char *what)
+static void count_fault(void *ctx, const char *file, uint64_t offset, bool acknowledged,
+                        const char *what)
 {
     (void)file;
     (void)offset;
@@ -177,8 +181,8 @@ static void count_fault(void *ctx, const char *file, uint64_t offset, bool ackno
 }
 
 /* Flips bits of one byte on a copy; what do the scan and the start say? */
-static void flip(const MemDisk *d, const Model *m, const char *name, size_t at, uint8_t bits, int *ret_scan,
-                 int *ret_open, bool *ret_names_it, uint64_t *ret_next_seq)
+static void flip(const MemDisk *d, const Model *m, const char *name, size_t at, uint8_t bits,
+                 int *ret_scan, int *ret_open, bool *ret_names_it, uint64_t *ret_next_seq)
 {
     MemDisk *c = mem_disk_clone(d);
     Model cm = copy_of(m);
@@ -212,12 +216,14 @@ static void finds_every_flipped_bit(void **state)
     size_t flips = 0;
     for (size_t i = 0; i < f.len; i++) {
         for (size_t at = 0; at < f.ends[i]; at++) {
-            bool proof = i + 1 == f.len && at >= f.ends[i] - SECTOR; /* the empty group proves all but itself */
+            bool proof = i + 1 == f.len &&
+                         at >= f.ends[i] - SECTOR; /* the empty group proves all but itself */
             for (int bit = at % 8; bit < 8; bit += at % 13 ? 8 : 1) {
                 int scan, open;
                 bool names_it;
                 uint64_t next;
-                snprintf(model_context, sizeof model_context, "%s byte %zu bit %d", f.names[i], at, bit);
+                snprintf(model_context, sizeof model_context, "%s byte %zu bit %d", f.names[i], at,
+                         bit);
                 flip(d, &m, f.names[i], at, (uint8_t)(1 << bit), &scan, &open, &names_it, &next);
                 flips++;
                 if (proof) {
@@ -269,8 +275,9 @@ static void finds_flips_in_snapshots(void **state)
             flip(d, &m, f.names[i], at, (uint8_t)(1 << at % 8), &scan, &open, &names_it, &next);
             bool proof = strstr(f.names[i], ".seg") && last && at >= f.ends[i] - SECTOR;
             MUST(scan == (proof ? 0 : ERR_CORRUPT));
-            /* A damaged snapshot is replaced by the older one and the segments behind it; what a snapshot covers is not
-             * read; anything else refuses. In no case is anything lost: model_open has checked. */
+            /* A damaged snapshot is replaced by the older one and the segments behind it; what a
+             * snapshot covers is not read; anything else refuses. In no case is anything lost:
+             * model_open has checked. */
             MUST(open == 0 || (open == ERR_CORRUPT && names_it && strstr(f.names[i], ".seg")));
             MUST(open != 0 || next == m.at.next_seq);
         }
@@ -311,7 +318,8 @@ static void cuts_an_unproven_tail(void **state)
         snprintf(model_context, sizeof model_context, "byte %zu", at);
         MemDisk *c = mem_disk_clone(d);
         Model cm = copy_of(&m);
-        cm.acked -= 12; /* the disk lost what it had promised: that cannot be told from a torn write */
+        cm.acked -=
+            12; /* the disk lost what it had promised: that cannot be told from a torn write */
         size_t len;
         mem_disk_bytes(c, f.names[0], &len)[at] ^= 0x10;
         int faults[2] = {0};
@@ -429,7 +437,8 @@ static void append_refuses_what_would_be_void(void **state)
     assert_int_equal(model_open(&m, &d->base, &log, NULL), 0);
     assert_int_equal(model_append(&m, log, 10, false), ERR_INVALID); /* no claim yet */
     assert_int_equal(model_claim(&m, log), 0);
-    assert_int_equal(log_append(log, buf_str(&m.frame), m.at.next_seq - 1, false), ERR_INVALID); /* again */
+    assert_int_equal(log_append(log, buf_str(&m.frame), m.at.next_seq - 1, false),
+                     ERR_INVALID); /* again */
     m.at.holder ^= 1;
     assert_int_equal(model_append(&m, log, 10, false), ERR_INVALID);
     m.at.holder ^= 1;
@@ -454,16 +463,20 @@ static void write_behind(MemDisk *d, const char *name, const Buf *frame)
     while (segment_reader_next(&r, &item) == 1) {
     }
     size_t body = ENTRY_HEAD_LEN + frame->len, len;
-    GroupHead h = {.frames = 1, .body_len = (uint32_t)body, .generation = r.head.generation, .position = r.at,
-                   .synced_generation = r.head.generation, .synced_position = r.at};
+    GroupHead h = {.frames = 1,
+                   .body_len = (uint32_t)body,
+                   .generation = r.head.generation,
+                   .position = r.at,
+                   .synced_generation = r.head.generation,
+                   .synced_position = r.at};
     uint8_t *bytes = mem_disk_bytes(d, name, &len);
     MUST(r.at + group_len(body) <= len);
     uint8_t *group = bytes + r.at;
     memset(group, 0, (size_t)group_len(body));
     group_head_put(group, &h);
     store_u32(group + GROUP_HEAD_LEN, (uint32_t)frame->len);
-    store_u32(group + GROUP_HEAD_LEN + 4,
-              entry_crc(h.generation, h.position + GROUP_HEAD_LEN, frame->data, (uint32_t)frame->len));
+    store_u32(group + GROUP_HEAD_LEN + 4, entry_crc(h.generation, h.position + GROUP_HEAD_LEN,
+                                                    frame->data, (uint32_t)frame->len));
     memcpy(group + GROUP_HEAD_LEN + ENTRY_HEAD_LEN, frame->data, frame->len);
     segment_reader_done(&r);
 }
@@ -484,7 +497,8 @@ static void replay_leaves_out_what_does_not_count(void **state)
     frame_seal(&b, m.at.time_ns, &zombie, &frame);
     write_behind(d, "log/0000000001.seg", &frame);
     Log *log;
-    assert_int_equal(model_open(&m, &d->base, &log, NULL), 0); /* checks the fold: it is not in it */
+    assert_int_equal(model_open(&m, &d->base, &log, NULL),
+                     0); /* checks the fold: it is not in it */
     assert_int_equal(model_append(&m, log, 100, false), 0);
     assert_int_equal(model_commit(&m, log), 0);
     log_close(log);
@@ -527,7 +541,8 @@ static int count_items(MemDisk *d, const char *name, int *ret_groups)
     return frames;
 }
 
-/* What an earlier use of a file left there, byte for byte where the new use would have it, is nothing. */
+/* What an earlier use of a file left there, byte for byte where the new use would have it, is
+ * nothing. */
 static void stale_bytes_never_check(void **state)
 {
     (void)state;
@@ -555,7 +570,8 @@ static void stale_bytes_never_check(void **state)
     /* A group of this use at another place than its own. */
     h.generation -= UINT64_C(1) << 32;
     segment_head_put(bytes, &h);
-    memmove(bytes + SEGMENT_HEAD_LEN, bytes + SEGMENT_HEAD_LEN + SECTOR, len - SEGMENT_HEAD_LEN - SECTOR);
+    memmove(bytes + SEGMENT_HEAD_LEN, bytes + SEGMENT_HEAD_LEN + SECTOR,
+            len - SEGMENT_HEAD_LEN - SECTOR);
     assert_int_equal(count_items(d, name, &groups), 0);
     disk_free(&d->base);
     model_done(&m);

@@ -44,7 +44,8 @@ static void append_soon(Model *m, Log *log, LogThread *t, size_t bytes)
 }
 
 typedef struct {
-    Model *m; /* its fold is only read; appended to by the main thread, so all room is made before */
+    Model
+        *m; /* its fold is only read; appended to by the main thread, so all room is made before */
     Log *log;
     _Atomic bool stop;
     int made;
