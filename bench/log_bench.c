@@ -108,10 +108,10 @@ static void row(Disk *d, Log *log, LogPoint *at, size_t batch, size_t bytes, dou
     double s = (double)(now() - begin) / 1e9;
     size_t n = commits;
     int64_t p50 = median(took, n);
-    printf(
-        "batch %4zu: %9.0f records/s, commit p50 %.0f us p99 %.0f us max %.1f ms (probe p50 %.0f us, waits %d)\n",
-        batch, (double)frames / s, (double)p50 / 1e3, (double)took[n * 99 / 100] / 1e3,
-        (double)took[n - 1] / 1e6, (double)before / 1e3, (int)waits);
+    printf("batch %4zu: %9.0f records/s, commit p50 %.0f us p99 %.0f us max %.1f ms", batch,
+           (double)frames / s, (double)p50 / 1e3, (double)took[n * 99 / 100] / 1e3,
+           (double)took[n - 1] / 1e6);
+    printf(" (probe p50 %.0f us, waits %d)\n", (double)before / 1e3, (int)waits);
     mem_free(took);
     frame_done(&b);
     buf_done(&frame);

@@ -2,11 +2,12 @@
 #include "cli/commands.h"
 
 #include "node/config.h"
+#include "io/disk.h"
 #include "worker/worker.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <errno.h>
 
 static const Option options[] = {
     {"server", 's', "URL", "the server; else $HEADRACE_SERVER", NULL},
@@ -92,7 +93,8 @@ static int run(const Args *a)
     if (data) {
         buf_printf(&work, "%s/work-%d", data, MAX(o.device_index, 0));
         buf_printf(&cache, "%s/cache", data);
-        mkdir(buf_z(&cache), 0700); /* without it nothing is kept */
+        if (disk_make_dirs(buf_z(&cache)))
+            return fail(CLI_USAGE, "--data %s: cannot make the folder: %s", data, strerror(errno));
         o.work_dir = buf_z(&work);
         o.cache_dir = buf_z(&cache);
     }

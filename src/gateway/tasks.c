@@ -295,7 +295,7 @@ void tasks_list(Exchange *x)
     uint64_t before = f.before;
     size_t scanned = 0;
     for (Task *t = f.none ? NULL : core_older(c, before); t; t = core_older(c, before)) {
-        if (f.created_after_ns && t->created_ns <= f.created_after_ns)
+        if (f.created_after_ns && t->created_ns / NS_PER_MS <= f.created_after_ns / NS_PER_MS)
             break; /* numbers rise with time */
         if (found == f.limit || scanned++ == LIST_SCAN) {
             next = before;

@@ -53,6 +53,15 @@ void watch_stop(Exchange *x)
     g->watching--;
 }
 
+/* The answer to a submit says where its task is, also when it waited. */
+static void locate(Exchange *x, WatchMode mode, const Task *t)
+{
+    TaskIdText id;
+    if (mode != WATCH_SUBMIT) return;
+    core_task_id(core_of(x->g), t, &id);
+    exchange_header(x, "Location", "/v1/tasks/%s", id.z);
+}
+
 /* The wait is over without what was waited for. */
 static void answer_now(Exchange *x)
 {
@@ -61,10 +70,11 @@ static void answer_now(Exchange *x)
     watch_stop(x);
     if (mode == WATCH_EVENTS)
         exchange_end(x);
-    else if (t)
+    else if (t) {
+        locate(x, mode, t);
         tasks_answer(x, t, mode == WATCH_SUBMIT && !task_state_terminal(t->state) ? 202 : 200,
                      false);
-    else
+    } else
         problem_say(x, 410, CODE_GONE, NULL, "the task has left memory");
 }
 
@@ -103,7 +113,9 @@ static void changed(Exchange *x, Task *t, const TaskEvent *e)
     switch (x->watching) {
     case WATCH_SUBMIT:
     case WATCH_FINISH:
-        if (over) tasks_answer(x, t, 200, false);
+        if (!over) break;
+        locate(x, x->watching, t);
+        tasks_answer(x, t, 200, false);
         break;
     case WATCH_CHANGE:
         tasks_answer(x, t, 200, false);

@@ -45,5 +45,7 @@ struct DiskFile {
  * ERR_PERMISSION, ERR_IO. */
 int disk_posix_open(const char *dir, Disk **ret) HR_MUST_CHECK;
 void disk_free(Disk *d);
+/* Makes the directory and those above it (0700) where they are missing. */
+int disk_make_dirs(const char *dir) HR_MUST_CHECK;
 
 #endif

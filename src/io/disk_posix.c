@@ -272,7 +272,7 @@ static const DiskOps posix_ops = {
 };
 
 /* Makes the folder and those above it, and makes each new name durable. */
-static int make_path(const char *dir)
+int disk_make_dirs(const char *dir)
 {
     char path[PATH_MAX];
     size_t n = strlen(dir);
@@ -306,7 +306,7 @@ int disk_posix_open(const char *dir, Disk **ret)
 {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) {
-        int err = make_path(dir);
+        int err = disk_make_dirs(dir);
         if (err) return err;
         fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }

@@ -17,8 +17,8 @@ void log_why(Buf *why, const char *file, uint64_t offset, const char *what)
         why,
         "%s, byte %" PRIu64 ": %s. This was acknowledged, so the log is not opened: nothing may be "
         "lost silently. Restore the data directory from a backup. Or keep a copy of it, and in the "
-        "original remove this file and the later .seg files: what they held from that byte on is then lost. "
-        "`headrace log verify DIR` shows what is there.",
+        "original remove this file and the later .seg files: what they held from that byte on is "
+        "then lost. `headrace log verify DIR` shows what is there.",
         file, offset, what);
 }
 

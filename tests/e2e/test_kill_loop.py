@@ -342,6 +342,22 @@ def test_a_worker_that_dies_again_and_again(servers):
     assert once["status"] == "succeeded" and once["attempt"] == 2, once
 
 
+def test_poison_is_bounded(servers):
+    """A few tasks that crash whatever runs them, each within its attempts, do not hold up the others for
+    long: who crashed alone pays for it, and is no reason to distrust the worker."""
+    server = servers()
+    c = server.client()
+    bad = [c.new({"fail": "crash", "i": i}, max_attempts=3) for i in range(4)]
+    good = [c.new({"i": i}) for i in range(20)]
+    end = time.monotonic() + 40
+    for id in good:
+        assert c.done(id, max(1, end - time.monotonic()))["status"] == "succeeded"
+    for id in bad:
+        task = c.done(id, max(1, end - time.monotonic()))
+        assert task["status"] == "failed" and task["error"]["code"] == "model_crashed", task
+    assert c.run("after", seconds=10)["output"] == "after"
+
+
 def test_kill_at_the_moment_of_the_answer(servers):
     """What was answered is there after a kill that follows at once."""
     server = servers(port=free_port())
