@@ -78,7 +78,6 @@ took=$((($(date +%s%N) - start) / 1000000))
 [ -s "$picture" ] || { say "there is no $picture"; exit 1; }
 
 echo
-if [ -t 1 ]; then $headrace show "$picture" 2>/dev/null || true; fi
 say "$picture drawn in $((took / 1000)).$(printf '%03d' $((took % 1000))) s, submit to file"
 cat <<END
 
