@@ -49,7 +49,8 @@ static void put_back(Fleet *f, const SchedDecision *d)
     }
 }
 
-/* One frame leases the whole batch: one lease a task, each with its own token. */
+/* One frame leases the whole batch: one lease a task, each with its own token. False: not all of
+ * it; this turn gives no more leases. */
 static bool lease_batch(Fleet *f, const SchedDecision *d, Device *device)
 {
     Shard *s = f->shard;
@@ -69,8 +70,9 @@ static bool lease_batch(Fleet *f, const SchedDecision *d, Device *device)
         put_back(f, d);
         return false;
     }
-    if (given < d->tasks_len) put_back(f, d); /* those whose deadline has just passed */
-    if (!given) return true;
+    bool whole = given == d->tasks_len;
+    if (!whole) put_back(f, d); /* those whose deadline has just passed: core_due comes first */
+    if (!given) return false;
     Buf *b = &f->line;
     buf_clear(b);
     buf_printf(b, "{\"t\":\"lease\",\"device\":%u,\"model\":", device->index);
@@ -91,7 +93,7 @@ static bool lease_batch(Fleet *f, const SchedDecision *d, Device *device)
     fleet_worker_send(f, device->worker, buf_str(b), shard_last_seq(s));
     f->leases_total += given;
     f->batches_total++;
-    return true;
+    return whole;
 }
 
 static void send_load(Fleet *f, const SchedDecision *d, Device *device, const char *what)
@@ -122,6 +124,6 @@ int64_t fleet_dispatch(Fleet *f)
         else if (d->act == SCHED_LOAD)
             send_load(f, d, device, "load");
         else if (!lease_batch(f, d, device))
-            return s->retry_ns;
+            return MAX(s->retry_ns, shard_now_ns(s));
     }
 }

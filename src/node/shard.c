@@ -238,7 +238,7 @@ Decision shard_accepting(const Shard *s)
         refusal(&d, CODE_NO_LEADER, 5000, "the server is shutting down; try again");
     else if (stalled(s))
         refusal(&d, CODE_LOG_STALLED, 1000, "the log is slow: its oldest record is not synced yet");
-    else if (s->disk_full && s->retry_ns > shard_now_ns(s))
+    else if (s->full_until_ns > shard_now_ns(s))
         refusal(&d, CODE_DISK_FULL, 2000,
                 "the disk is full; tasks are accepted again when there is space");
     return d;
@@ -257,9 +257,11 @@ bool shard_commit(Shard *s, bool reserved, Decision *d)
     }
     frame_reset(&s->builder);
     if (err) {
-        s->disk_full = err == ERR_NOSPC;
-        s->retry_ns = now + (err == ERR_NOSPC ? NS_PER_S : 5 * NS_PER_MS);
-        if (err == ERR_NOSPC)
+        bool full = err == ERR_NOSPC;
+        /* A refused submit says nothing about the reserved room: what is accepted goes on. */
+        if (reserved) s->retry_ns = now + (full ? NS_PER_S : 5 * NS_PER_MS);
+        if (full) s->full_until_ns = now + NS_PER_S;
+        if (full)
             refusal(d, CODE_DISK_FULL, 2000, "the disk is full");
         else if (err == ERR_AGAIN)
             refusal(d, CODE_LOG_STALLED, 200, "the log's open group is full");
@@ -267,7 +269,6 @@ bool shard_commit(Shard *s, bool reserved, Decision *d)
             refusal(d, CODE_NO_LEADER, 1000, "no leader can commit now; try again");
         return false;
     }
-    s->disk_full = false;
     s->at = at;
     s->dirty = true;
     if (!s->unsynced_since_ns) s->unsynced_since_ns = now;
@@ -332,15 +333,17 @@ Decision shard_pause_model(Shard *s, Str name, bool paused)
 int64_t shard_step(Shard *s)
 {
     if (!s->leading || s->failed) return INT64_MAX;
-    int64_t now = shard_now_ns(s), next;
-    if (now < s->retry_ns) return s->retry_ns; /* the log has no room: give it time */
+    int64_t now = shard_now_ns(s);
+    /* First, and whatever the log says: a worker that is asked keeps its leases, and none of them
+     * must end only because there was no room for a while. */
+    int64_t next = fleet_look(s->fleet, now);
+    if (now < s->retry_ns) return MIN(next, s->retry_ns); /* the log has no room: give it time */
     bool freeze = stalled(s) || fleet_freezes_leases(s->fleet, now);
     for (int n = 0; core_due(s->core, now, freeze, &s->builder); n++) {
         Decision d;
-        if (!shard_commit(s, true, &d)) return s->retry_ns;
+        if (!shard_commit(s, true, &d)) return MIN(next, s->retry_ns);
         if (n == DUE_MAX) return now;
     }
-    next = fleet_look(s->fleet, now);
     if (!s->draining) next = MIN(next, fleet_dispatch(s->fleet));
     return MIN(next, core_next_due_ns(s->core));
 }

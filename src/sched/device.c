@@ -6,13 +6,18 @@
  *     is idle, in its joinable heap if the device runs just this model, continuously, with room in
  *     the batch and no solo task. Otherwise it is in neither.
  * D3  Idle residents may be evicted, and only they: eviction happens on an idle device alone.
- * D4  busy_ns + idle_ns = booked_ns − the time it was added; idle_with_work_ns ≤ idle_ns. */
+ * D4  A device is claimed for at most one group, and a model has at most one claim: d.claim = g
+ *     exactly if g.model.claim is their fit. bound = CLASSES while there is no claim. In the heaps,
+ *     a fit whose device is claimed for another model comes behind all with a higher bound, so if
+ *     the first is not open to a class, none is.
+ * D5  busy_ns + idle_ns = booked_ns − the time it was added; idle_with_work_ns ≤ idle_ns. */
 #include "sched/inner.h"
 
 /* Order: joinable ones by what runs there already; idle ones: resident, then those that must load,
  * first where there is room, then where little is held. */
-#define FREE_SWAP  (INT64_C(1) << 40)
-#define FREE_EVICT (INT64_C(1) << 32)
+#define FREE_CLAIMED (INT64_C(1) << 48)
+#define FREE_SWAP    (INT64_C(1) << 40)
+#define FREE_EVICT   (INT64_C(1) << 32)
 
 #define LOAD_GUESS_NS NS_PER_S
 
@@ -74,6 +79,7 @@ void device_place(Sched *s, Device *d)
             bool evict = d->memory_bytes && used + m->memory_bytes > d->memory_bytes;
             cost = FREE_SWAP + (evict ? FREE_EVICT : 0) + residents;
         }
+        if (d->claim && d->claim->model != f->model) cost += (CLASSES - d->bound) * FREE_CLAIMED;
         Heap *where = !d->running ? &f->model->idle : joins ? &f->model->joinable : NULL;
         fit_place(f, d->open && f->able ? where : NULL, cost); /* keeps D2 */
     }
@@ -82,7 +88,7 @@ void device_place(Sched *s, Device *d)
 void device_book(Device *d, int64_t now_ns)
 {
     int64_t spent = now_ns - d->booked_ns;
-    if (spent <= 0) return; /* time never steps back; keeps D4 all the same */
+    if (spent <= 0) return; /* time never steps back; keeps D5 all the same */
     d->booked_ns = now_ns;
     if (d->running) {
         d->busy_ns += spent;
@@ -145,6 +151,30 @@ Fit *device_victim(const Device *d, const Model *need)
     return least;
 }
 
+void device_claim(Sched *s, Fit *f, Group *g, int bound)
+{
+    Device *d = f->device;
+    if (f->model->claim && f->model->claim != f) device_unclaim(s, f->model->claim->device);
+    if (d->claim)
+        d->claim->model->claim = NULL;
+    else
+        list_push_back(&s->claimed, &d->claimed);
+    d->claim = g; /* keeps D4 */
+    d->bound = bound;
+    f->model->claim = f;
+    device_place(s, d);
+}
+
+void device_unclaim(Sched *s, Device *d)
+{
+    if (!d->claim) return;
+    d->claim->model->claim = NULL;
+    d->claim = NULL;
+    d->bound = CLASSES;
+    list_del(&d->claimed);
+    device_place(s, d);
+}
+
 void device_slot_free(Sched *s, Device *d, int64_t now_ns)
 {
     CHECK(d->running > 0);
@@ -158,6 +188,7 @@ void device_slot_free(Sched *s, Device *d, int64_t now_ns)
 
 void device_free(Sched *s, Device *d)
 {
+    device_unclaim(s, d);
     LIST_FOR (f, &d->fits, Fit, in_device) {
         f->can = false;
         fit_place(f, NULL, 0);
@@ -189,6 +220,8 @@ void sched_device_add(Sched *s, SchedDeviceId id, const SchedDevice *info, int64
     d->booked_ns = now_ns;
     list_init(&d->fits);
     list_init(&d->held);
+    list_init(&d->claimed);
+    d->bound = CLASSES;
     s->devices[id] = d;
 }
 

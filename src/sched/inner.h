@@ -105,6 +105,7 @@ struct Model {
     Group groups[CLASSES];
     List fits;
     Heap idle, joinable; /* of Fit: where its tasks could start now, best first */
+    struct Fit *claim;   /* on the device that is kept for it, NULL: none */
 };
 
 Model *model_of(Sched *s, Sym name, Sym version); /* made when new */
@@ -119,14 +120,14 @@ bool group_before(const Group *a, const Group *b); /* both not empty, same class
 void group_refresh(Group *g); /* after a batch was taken: since_ns from those now first */
 
 /* ---- device.c: the devices ---- */
-typedef struct {
+typedef struct Fit {
     Model *model;
     Device *device;
     bool can, able; /* able: can, and the model fits into the device's memory at all */
     bool resident;
     double uses, value; /* GreedyDual, while resident */
     Heap *where;        /* its model's idle or joinable while it is in there, else NULL */
-    HeapNode free;      /* in *where: (cost of starting there, device) */
+    HeapNode free;      /* in *where: (bound of a claim, cost of starting there, device) */
     List in_model, in_device;
 } Fit;
 
@@ -143,6 +144,9 @@ struct Device {
     int64_t booked_ns; /* the ledger is right up to here */
     int64_t busy_ns, idle_ns, idle_with_work_ns;
     List held; /* in Sched.held: idle, and the last sched_next kept work back from it */
+    Group *claim; /* it is kept for this one's model; NULL: for none */
+    int bound;    /* other models start and join only work of classes before this; CLASSES: all */
+    List claimed; /* in Sched.claimed while claim is set */
 };
 
 Device *device_of(const Sched *s, SchedDeviceId d); /* NULL: unknown */
@@ -154,7 +158,15 @@ void device_place(Sched *s, Device *d); /* after any change of open, running, re
 void device_book(Device *d, int64_t now_ns);
 void device_slot_free(Sched *s, Device *d, int64_t now_ns);
 Fit *device_victim(const Device *d, const Model *need); /* NULL: there is room for need */
+void device_claim(Sched *s, Fit *f, Group *g, int bound); /* instead of any claim there was */
+void device_unclaim(Sched *s, Device *d);                 /* no-op when there is none */
 void device_free(Sched *s, Device *d);
+/* May work of this class start or join there, as far as claims go? */
+static inline bool fit_open_to(const Fit *f, int class)
+{
+    const Device *d = f->device;
+    return class < d->bound || d->claim->model == f->model;
+}
 static inline bool device_held(const Device *d)
 {
     return !list_empty(&d->held);
@@ -169,7 +181,7 @@ struct Sched {
     size_t devices_len;
     uint64_t serial;
     size_t ready;
-    List held;      /* devices */
+    List held, claimed; /* devices */
     uint64_t steps; /* work done so far, counted: for the tests of cost */
 };
 

@@ -18,7 +18,20 @@
  *     companions: devices that run it take no joins, so each is idle once its longest task ends,
  *     and the solo task then waits as anything that needs an idle device does. What its model has
  *     before it in the order (a higher class, an earlier deadline, a tenant owed more) still goes
- *     first; nothing behind it does. */
+ *     first; nothing behind it does.
+ * P6  Joins never keep other models from a device for good. Before work joins a running batch, the
+ *     groups of other models that could run on this device are asked, those that are held (P2) or
+ *     may start somewhere (on an idle device, or by joining) left out. One of them may claim the
+ *     device: from then on no other model starts or joins there work of a class from the bound on,
+ *     so the device drains within its longest task and then is the claimer's. The bound is
+ *     - the class behind the claimer's: joins of lower classes stop at once, of higher ones never;
+ *     - the claimer's class itself once it has starved, as in P1, and goes before what the running
+ *       model has ready in this class. A backlog that goes before it in the order (deadlines,
+ *       tenants owed more) may thus run on; one that only trickles may not.
+ *     A device goes to the claim with the lowest bound, and a model has one claim at a time:
+ *     waiting work drains one device, not all. The claim lasts until its model starts anything
+ *     anywhere, its group has nothing that may start, or the device is no longer open and able;
+ *     what comes meanwhile does not undo it, or the wait would begin anew. */
 #include "sched/inner.h"
 
 #define STARVE_MIN_NS (100 * NS_PER_MS)
@@ -31,6 +44,7 @@ Sched *sched_new(void)
     Sched *s = mem_new(sizeof *s);
     for (int c = 0; c < CLASSES; c++) list_init(&s->classes[c].groups);
     list_init(&s->held);
+    list_init(&s->claimed);
     return s;
 }
 
@@ -191,14 +205,23 @@ static bool needs_swap(const Fit *f)
     return !f->resident && f->device->running == 0;
 }
 
-/* Where m's next task starts: on an idle device that holds it, else by joining, else by a swap. */
-static Fit *free_fit(const Model *m)
+/* The first of a model's idle or joinable that takes work of this class; NULL: none does. */
+static Fit *first_open(const Heap *h, int class)
 {
-    const HeapNode *i = heap_min(&m->idle);
-    Fit *idle = i ? CONTAINER_OF(i, Fit, free) : NULL;
+    const HeapNode *n = heap_min(h);
+    Fit *f = n ? CONTAINER_OF(n, Fit, free) : NULL;
+    return f && fit_open_to(f, class) ? f : NULL; /* by D4 */
+}
+
+/* Where g's next task starts: on an idle device that holds its model, else by joining, else by a
+ * swap. */
+static Fit *free_fit(const Group *g)
+{
+    const Model *m = g->model;
+    Fit *idle = first_open(&m->idle, g->class);
     if ((idle && !needs_swap(idle)) || model_solo(m)) return idle; /* keeps P5 */
-    const HeapNode *j = heap_min(&m->joinable);
-    return j ? CONTAINER_OF(j, Fit, free) : idle;
+    Fit *joinable = first_open(&m->joinable, g->class);
+    return joinable ? joinable : idle;
 }
 
 static bool starved(const Group *g, int64_t now_ns)
@@ -236,11 +259,66 @@ static void unhold_all(Sched *s, int64_t now_ns)
     }
 }
 
+/* ---- claims ---- */
+
+/* Has g work that could start if only there were a device for it? A solo task is not waiting while
+ * its own model could be joined: those batches drain for it. */
+static bool waits(const Group *g, int64_t now_ns)
+{
+    return g->ready && g->model->served && held_until(g) <= now_ns &&
+           !first_open(&g->model->idle, g->class) && !first_open(&g->model->joinable, g->class);
+}
+
+/* From which class on does g, which waits, stop the joins of a model? */
+static int bound_of(const Group *g, const Model *joins, int64_t now_ns)
+{
+    const Group *peer = &joins->groups[g->class];
+    bool first = !peer->ready || group_before(g, peer);
+    return (int)g->class + (first && starved(g, now_ns) ? 0 : 1);
+}
+
+/* Work is about to join on d: does other work claim it? */
+static void contend(Sched *s, Device *d, int64_t now_ns)
+{
+    Fit *best = NULL;
+    Group *by = NULL;
+    int least = d->bound;
+    LIST_FOR (f, &d->fits, Fit, in_device) {
+        Model *m = f->model;
+        s->steps++;
+        if (!f->able || !m->ready || m == d->runs || (m->claim && m->claim != f)) continue;
+        int c = 0;
+        while (c < CLASSES && !waits(&m->groups[c], now_ns)) c++;
+        if (c == CLASSES) continue;
+        Group *g = &m->groups[c];
+        int bound = bound_of(g, d->runs, now_ns);
+        if (bound > least || (bound == least && !best)) continue;
+        if (bound == least && (g->class > by->class ||
+                               (g->class == by->class && !group_before(g, by))))
+            continue;
+        best = f;
+        by = g;
+        least = bound;
+    }
+    if (best) device_claim(s, best, by, least); /* keeps P6 */
+}
+
+static void unclaim_vain(Sched *s, int64_t now_ns)
+{
+    LIST_FOR (d, &s->claimed, Device, claimed) {
+        const Group *g = d->claim;
+        s->steps++;
+        if (!g->ready || !g->model->served || held_until(g) > now_ns || !d->open ||
+            !g->model->claim->able)
+            device_unclaim(s, d);
+    }
+}
+
 /* The group of class c that starts next, or NULL. */
 static Group *pick(Sched *s, const Class *c, int64_t now_ns, int64_t *wake_ns)
 {
     LIST_FOR (g, &c->groups, Group, served) {
-        const Fit *f = free_fit(g->model);
+        const Fit *f = free_fit(g);
         int64_t until = held_until(g);
         s->steps++;
         if (!f || until <= now_ns) continue;
@@ -250,7 +328,7 @@ static Group *pick(Sched *s, const Class *c, int64_t now_ns, int64_t *wake_ns)
     Group *best = NULL;
     bool best_easy = false;
     LIST_FOR (g, &c->groups, Group, served) {
-        const Fit *f = free_fit(g->model);
+        const Fit *f = free_fit(g);
         s->steps++;
         if (!f || held_until(g) > now_ns) continue;
         bool easy = !needs_swap(f) || starved(g, now_ns);
@@ -275,7 +353,7 @@ static void run(Sched *s, Fit *f, int64_t now_ns, SchedDecision *ret)
     size_t room = MIN(m->is.max_batch - d->running, SCHED_BATCH_MAX), n = 0;
     bool solo = model_solo(m);
     if (solo) room = 1;
-    for (int c = 0; c < CLASSES && n < room; c++) {
+    for (int c = 0; c < CLASSES && n < room && fit_open_to(f, c); c++) {
         Group *g = &m->groups[c];
         while (n < room && g->ready) {
             Task *t = group_first(g);
@@ -292,6 +370,7 @@ static void run(Sched *s, Fit *f, int64_t now_ns, SchedDecision *ret)
     ret->tasks_len = n;
     fit_run(f, n, solo, now_ns);
     device_place(s, d);
+    if (m->claim) device_unclaim(s, m->claim->device);
 }
 
 void sched_next(Sched *s, int64_t now_ns, SchedDecision *ret, int64_t *ret_wake_ns)
@@ -304,10 +383,17 @@ void sched_next(Sched *s, int64_t now_ns, SchedDecision *ret, int64_t *ret_wake_
     ret->tasks_len = 0;
     *ret_wake_ns = INT64_MAX;
     unhold_all(s, now_ns);
+    unclaim_vain(s, now_ns);
     for (int c = 0; c < CLASSES; c++) { /* keeps P3 */
-        Group *g = pick(s, &s->classes[c], now_ns, &wake_ns);
+        Group *g;
+        Fit *f = NULL;
+        while ((g = pick(s, &s->classes[c], now_ns, &wake_ns))) {
+            f = free_fit(g);
+            if (!f->device->running) break;
+            contend(s, f->device, now_ns); /* claims end this loop: bounds only fall */
+            if (fit_open_to(f, c)) break;
+        }
         if (!g) continue;
-        Fit *f = free_fit(g->model);
         Fit *victim = needs_swap(f) ? device_victim(f->device, g->model) : NULL;
         if (!victim) {
             run(s, f, now_ns, ret);
@@ -440,6 +526,10 @@ void sched_sane(const Sched *s)
         const Device *d = s->devices[i];
         CHECK(!d || !device_held(d) || d->running == 0);
         CHECK(!d || !d->solo || d->running > 0);
-        CHECK(!d || d->idle_with_work_ns <= d->idle_ns); /* D4 */
+        if (!d) continue;
+        CHECK(list_empty(&d->claimed) == !d->claim); /* D4 */
+        CHECK(d->claim ? d->bound >= 0 && d->bound < CLASSES : d->bound == CLASSES);
+        CHECK(!d->claim || d->claim->model->claim->device == d);
+        CHECK(!d || d->idle_with_work_ns <= d->idle_ns); /* D5 */
     }
 }

@@ -92,6 +92,7 @@ typedef struct Worker {
 void worker_leave(Worker *w, bool deaf);
 void worker_end(Worker *w, int exit_code);
 void worker_check_end(Worker *w);
+void worker_busy(Worker *w); /* a task is held: deadlines and progress are looked at often */
 Executor *worker_executor(Worker *w, uint32_t device); /* NULL: there is no such device */
 
 /* session.c */

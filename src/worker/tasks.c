@@ -29,6 +29,7 @@ static void add(Worker *w, Held *h)
     table_add(&w->by_id, &h->by_id, hash_bytes(h->id.p, h->id.n));
     list_push_back(&w->all, &h->in_all);
     w->held_len++;
+    worker_busy(w);
 }
 
 static void gone(Worker *w, Held *h)

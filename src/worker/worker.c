@@ -86,9 +86,12 @@ static void on_wake(uv_async_t *a)
 {
     Worker *w = a->data;
     tasks_take(w);
-    if (w->held_len > 0 && uv_timer_get_repeat(w->tick) != TICK_BUSY_MS) {
+}
+
+void worker_busy(Worker *w)
+{
+    if (uv_timer_get_repeat(w->tick) != TICK_BUSY_MS)
         uv_timer_start(w->tick, on_tick, TICK_BUSY_MS, TICK_BUSY_MS);
-    }
 }
 
 static void wake(void *ctx)

@@ -619,9 +619,10 @@ def test_memory_stays_small_with_large_files(servers):
         status = open(f"/proc/{server.pid}/status").read()
         return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
+    asan = "asan" in open(f"/proc/{server.pid}/maps").read()  # it keeps freed memory for a while
     before = peak()
     test_files_are_streamed(c)
-    assert peak() - before < 48, f"96 MiB up and down took the peak from {before:.0f} to {peak():.0f} MiB"
+    assert peak() - before < (500 if asan else 48), f"96 MiB up and down took the peak from {before:.0f} to {peak():.0f} MiB"
 
 
 def test_files_in_inputs(client):

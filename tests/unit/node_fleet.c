@@ -16,7 +16,7 @@
 
 typedef struct {
     Clock clock;
-    int64_t now_ns;
+    int64_t now_ns, tick_ns; /* tick: time goes on by it at each look at the clock */
     MemDisk *disk;
     Shard *shard;
     Fleet *fleet;
@@ -31,7 +31,8 @@ typedef struct {
 
 static int64_t clock_now(Clock *c)
 {
-    return CONTAINER_OF(c, Rig, clock)->now_ns;
+    Rig *r = CONTAINER_OF(c, Rig, clock);
+    return r->now_ns += r->tick_ns;
 }
 
 static void on_changed(void *ctx, Task *t, const TaskEvent *e)
@@ -178,6 +179,23 @@ static uint64_t submit(Rig *r)
     Decision d = shard_submit(r->shard, &s);
     assert_int_equal(d.code, CODE_OK);
     return d.task_no;
+}
+
+static Decision submit_big(Rig *r, size_t bytes, int64_t deadline_ns)
+{
+    Buf input = {0};
+    memset(buf_extend(&input, bytes), '1', bytes);
+    SubmitSpec s = {.tenant = STR("t"),
+                    .model = STR("echo"),
+                    .version = STR("1"),
+                    .input = buf_str(&input),
+                    .class = CLASS_STANDARD,
+                    .deadline_ns = deadline_ns,
+                    .max_attempts = 3,
+                    .retention_s = 3600};
+    Decision d = shard_submit(r->shard, &s);
+    buf_done(&input);
+    return d;
 }
 
 static const Task *task(const Rig *r, uint64_t no)
@@ -524,6 +542,124 @@ static void tokens_fence(void **state)
     assert_int_equal(result(r, &h, third), REPORT_INVALID);
 }
 
+/* A deadline that passes between the look at what is due and the lease: the turn ends all the same. */
+static void deadline_passes_within_a_turn(void **state)
+{
+    Rig *r = *state;
+    (void)hello(r, "w", NULL, NULL, 0);
+    Decision d = submit_big(r, 9, SEC(1));
+    assert_int_equal(d.code, CODE_OK);
+    r->now_ns += SEC(1) - MS(2);
+    r->tick_ns = MS(1);
+    turn(r, 0);
+    turn(r, 0);
+    assert_int_equal(task(r, d.task_no)->state, TASK_EXPIRED);
+    uint64_t next = submit(r);
+    turn(r, 0);
+    assert_int_equal(task(r, next)->state, TASK_RUNNING);
+}
+
+/* ---- a full disk ---- */
+
+static void fill_the_disk(Rig *r)
+{
+    r->disk->capacity = mem_disk_used(r->disk);
+    int n = 0;
+    while (submit_big(r, 60000, 0).code != CODE_DISK_FULL) {
+        assert_true(n++ < 10000);
+        commit(r);
+    }
+}
+
+/* Submits that are refused stop nothing else: what is queued runs, workers are asked how they are. */
+static void full_disk_goes_on_with_what_there_is(void **state)
+{
+    Rig *r = *state;
+    r->max_batch = 1;
+    uint64_t a = submit(r), b = submit(r);
+    fill_the_disk(r);
+    Hand h = hello(r, "w", NULL, NULL, 0);
+    r->now_ns += SEC(2);
+    for (int i = 0; i < 200 && task(r, b)->state != TASK_SUCCEEDED; i++) {
+        assert_true(submit_big(r, 60000, 0).code != CODE_OK); /* clients try again and again */
+        turn(r, MS(100));
+        uint64_t no = task(r, a)->state == TASK_SUCCEEDED ? b : a;
+        if (task(r, no)->state == TASK_RUNNING)
+            assert_int_equal(result(r, &h, held(r, no)), REPORT_ACCEPTED);
+    }
+    assert_int_equal(task(r, b)->state, TASK_SUCCEEDED);
+    buf_clear(&r->lines);
+    for (int i = 0; i < 60; i++) {
+        (void)submit_big(r, 60000, 0);
+        turn(r, MS(100));
+    }
+    assert_true(said(r, "\"t\":\"ping\""));
+}
+
+/* Not even the reserved room is left. Workers that live keep their leases until there is room again. */
+static void leases_outlive_a_full_log(void **state)
+{
+    Rig *r = *state;
+    r->max_batch = 1;
+    uint64_t a = submit(r);
+    Hand h = hello(r, "w", NULL, NULL, 0);
+    WorkerHeld lease = held(r, a);
+    assert_true(lease.token);
+    uint64_t due = submit_big(r, 9, SEC(60)).task_no;
+    fill_the_disk(r);
+    for (int n = 0;; n++) { /* the rest goes to results of other workers, and the like */
+        Decision d = shard_put_file(r->shard, STR("file_x"), STR("t"), 1, &(Sha256){0}, STR("n"),
+                                    STR("t"), a);
+        assert_true(n < 100000);
+        if (d.code == CODE_DISK_FULL) break;
+        commit(r);
+    }
+    for (int i = 0; i < 1200; i++) {
+        turn(r, MS(100));
+        if (said(r, "\"t\":\"ping\""))
+            assert_int_equal(
+                report(r, &h, (WorkerReport){.kind = REPORT_PONG, .held = &lease, .held_len = 1}),
+                REPORT_ACCEPTED);
+    }
+    assert_int_equal(task(r, due)->state, TASK_QUEUED); /* there is no room to say that it expired */
+    r->disk->capacity = 0;
+    for (int i = 0; i < 20; i++) turn(r, MS(100));
+    assert_int_equal(task(r, due)->state, TASK_EXPIRED);
+    assert_int_equal(task(r, a)->state, TASK_RUNNING);
+    assert_int_equal(task(r, a)->token, lease.token);
+}
+
+/* A model that cannot be put on record is not silently left out of the registration. */
+static void hello_waits_for_the_log(void **state)
+{
+    Rig *r = *state;
+    fill_the_disk(r);
+    for (int n = 0;; n++) {
+        Decision d = shard_put_file(r->shard, STR("file_x"), STR("t"), 1, &(Sha256){0}, STR("n"),
+                                    STR("t"), 1);
+        assert_true(n < 100000);
+        if (d.code == CODE_DISK_FULL) break;
+        commit(r);
+    }
+    WorkerDevice device = {.index = 0, .kind = STR("cpu"), .threads = 1};
+    WorkerModel model = {.name = STR("new"), .version = STR("1"), .max_batch = 1};
+    WorkerHello w = {.name = STR("w"),
+                     .devices = &device,
+                     .devices_len = 1,
+                     .models = &model,
+                     .models_len = 1};
+    char id[40];
+    Buf refused = {0}, stale = {0};
+    assert_int_equal(fleet_hello(r->fleet, &w, id, &refused, &stale).code, CODE_DISK_FULL);
+    r->disk->capacity = 0;
+    turn(r, SEC(2));
+    turn(r, SEC(2));
+    assert_int_equal(fleet_hello(r->fleet, &w, id, &refused, &stale).code, CODE_OK);
+    assert_int_equal(refused.len, 0);
+    commit(r);
+    assert_non_null(core_model(r->core, STR("new"), STR("1")));
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -535,6 +671,10 @@ int main(void)
         TEST(new_process_ends_the_orphans),
         TEST(canceled_task_frees_its_slot),
         TEST(tokens_fence),
+        TEST(deadline_passes_within_a_turn),
+        TEST(full_disk_goes_on_with_what_there_is),
+        TEST(leases_outlive_a_full_log),
+        TEST(hello_waits_for_the_log),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

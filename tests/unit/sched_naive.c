@@ -22,6 +22,8 @@ typedef struct {
     bool exists, open, can[MODELS], resident[MODELS], held;
     uint64_t memory, serial;
     double uses[MODELS], value[MODELS], floor;
+    bool claimed; /* for this group, against other models from this class on */
+    int by_class, by_model, bound;
 } NDevice;
 typedef struct {
     double weight;
@@ -158,31 +160,40 @@ static uint64_t used_on(int d)
     return used;
 }
 
-/* The best device that could start m now, or -1. */
-static int free_for(int m, bool *ret_swap)
+static bool open_to(int d, int c, int m)
 {
-    int best = -1;
-    int64_t least = INT64_MAX;
+    const NDevice *v = &devices[d];
+    return !v->claimed || v->by_model == m || c < v->bound;
+}
+
+/* The best device that could start work of class c of m now, or -1. */
+static int free_for(int c, int m, bool solo_joins, bool *ret_swap)
+{
+    int best[2] = {-1, -1}; /* idle, by joining */
+    int64_t least[2] = {INT64_MAX, INT64_MAX};
+    bool best_swaps = false;
     for (int d = 0; d < DEVICES; d++) {
         const NDevice *v = &devices[d];
-        if (!able(d, m) || !v->open) continue;
+        if (!able(d, m) || !v->open || !open_to(d, c, m)) continue;
         int64_t all = (int64_t)running_on(d, -1), mine = (int64_t)running_on(d, m), cost = all;
         if (all && (mine < all || !models[m].is.continuous || mine >= models[m].is.max_batch))
             continue;
-        if (all && (runs_solo(d) || next_is_solo(m))) continue;
+        if (all && (runs_solo(d) || (next_is_solo(m) && !solo_joins))) continue;
         bool swap = !all && !v->resident[m];
         if (swap) {
-            cost = 1000000;
+            cost = 1000;
             for (int i = 0; i < MODELS; i++) cost += v->resident[i];
-            if (v->memory && used_on(d) + models[m].is.memory_bytes > v->memory) cost += 1000000;
+            if (v->memory && used_on(d) + models[m].is.memory_bytes > v->memory) cost += 1000;
         }
-        if (cost < least) {
-            best = d;
-            least = cost;
-            *ret_swap = swap;
-        }
+        if (v->claimed && v->by_model != m) cost += (CLASSES - v->bound) * 10000;
+        if (cost >= least[all > 0]) continue;
+        best[all > 0] = d;
+        least[all > 0] = cost;
+        if (!all) best_swaps = swap;
     }
-    return best;
+    bool join = best[1] >= 0 && (best[0] < 0 || best_swaps);
+    *ret_swap = !join && best_swaps;
+    return best[join];
 }
 
 static int64_t cost_of(int m)
@@ -235,27 +246,88 @@ static void start(NTask *n, int d)
     n->serial = devices[d].serial;
 }
 
+static bool group_starved(int c, int m, int64_t now)
+{
+    return now - MAX(models[m].since[c], models[m].ran[c]) >=
+           MAX(2 * models[m].is.load_ns, MS(100));
+}
+
+/* Can something of this group start, but nowhere? */
+static bool waits(int c, int m, int64_t now)
+{
+    bool swap;
+    return served(m) && ready_in(c, m) && held_to(c, m) <= now && free_for(c, m, true, &swap) < 0;
+}
+
+static int claim_of(int m)
+{
+    for (int d = 0; d < DEVICES; d++) {
+        if (devices[d].exists && devices[d].claimed && devices[d].by_model == m) return d;
+    }
+    return -1;
+}
+
+/* joins is about to join on d. Who has the best right to keep it from that? */
+static bool contend(int d, int joins, int64_t now)
+{
+    int to_class = -1, to_model = -1, least = devices[d].claimed ? devices[d].bound : CLASSES;
+    for (int c = 0; c < CLASSES; c++) {
+        for (int m = 0; m < MODELS; m++) {
+            if (m == joins || !able(d, m) || !waits(c, m, now)) continue;
+            bool higher_waits = false;
+            for (int k = 0; k < c; k++) higher_waits |= waits(k, m, now);
+            if (higher_waits || (claim_of(m) >= 0 && claim_of(m) != d)) continue;
+            const Task *mine = first_of(c, m)->t;
+            const NTask *theirs = first_of(c, joins);
+            bool due = group_starved(c, m, now) && (!theirs || sooner(mine, theirs->t));
+            int bound = due ? c : c + 1;
+            if (bound > least || (bound == least && to_model < 0)) continue;
+            if (bound == least && (c > to_class || sooner(first_of(to_class, to_model)->t, mine)))
+                continue;
+            to_class = c;
+            to_model = m;
+            least = bound;
+        }
+    }
+    if (to_model < 0) return false;
+    devices[d].claimed = true;
+    devices[d].by_class = to_class;
+    devices[d].by_model = to_model;
+    devices[d].bound = least;
+    return true;
+}
+
+static size_t claims, claims_strict, claims_moved, claims_vain; /* counted */
+
 static void naive_next(int64_t now, SchedDecision *ret, int64_t *wake)
 {
     ret->act = SCHED_NONE;
     *wake = INT64_MAX;
-    for (int d = 0; d < DEVICES; d++) devices[d].held = false;
+    for (int d = 0; d < DEVICES; d++) {
+        NDevice *v = &devices[d];
+        v->held = false;
+        if (v->claimed && (!served(v->by_model) || !ready_in(v->by_class, v->by_model) ||
+                           held_to(v->by_class, v->by_model) > now || !v->open ||
+                           !able(d, v->by_model))) {
+            v->claimed = false;
+            claims_vain++;
+        }
+    }
     for (int c = 0; c < CLASSES; c++) {
         int best = -1, best_device = -1;
         bool best_easy = false, best_swap = false, swap = false;
         for (int m = 0; m < MODELS; m++) {
             if (!served(m) || !ready_in(c, m)) continue;
-            int d = free_for(m, &swap);
+            int d = free_for(c, m, false, &swap);
             if (d < 0 || held_to(c, m) <= now) continue;
             *wake = MIN(*wake, held_to(c, m));
             devices[d].held = true;
         }
         for (int m = 0; m < MODELS; m++) {
             if (!served(m) || !ready_in(c, m)) continue;
-            int d = free_for(m, &swap);
+            int d = free_for(c, m, false, &swap);
             if (d < 0 || held_to(c, m) > now) continue;
-            bool easy = !swap || now - MAX(models[m].since[c], models[m].ran[c]) >=
-                                     MAX(2 * models[m].is.load_ns, MS(100));
+            bool easy = !swap || group_starved(c, m, now);
             if (!easy && devices[d].held) continue;
             if (best < 0 || (easy && !best_easy) ||
                 (easy == best_easy && sooner(first_of(c, m)->t, first_of(c, best)->t))) {
@@ -266,6 +338,18 @@ static void naive_next(int64_t now, SchedDecision *ret, int64_t *wake)
             }
         }
         if (best < 0) continue;
+        if (running_on(best_device, -1)) {
+            bool had = devices[best_device].claimed;
+            if (contend(best_device, best, now)) {
+                claims++;
+                claims_moved += had;
+                claims_strict += devices[best_device].bound == devices[best_device].by_class;
+            }
+            if (!open_to(best_device, c, best)) {
+                c--; /* the same class again */
+                continue;
+            }
+        }
         *wake = INT64_MAX;
         NDevice *v = &devices[best_device];
         ret->device = (SchedDeviceId)best_device;
@@ -287,7 +371,7 @@ static void naive_next(int64_t now, SchedDecision *ret, int64_t *wake)
         size_t room = models[best].is.max_batch - running_on(best_device, best);
         ret->join = running_on(best_device, -1) > 0;
         bool full = false;
-        for (int k = 0; k < CLASSES && !full; k++) {
+        for (int k = 0; k < CLASSES && !full && open_to(best_device, k, best); k++) {
             NTask *n;
             while (!full && (n = first_of(k, best))) {
                 full = n->t->solo || ret->tasks_len + 1 == room;
@@ -312,6 +396,7 @@ static void naive_next(int64_t now, SchedDecision *ret, int64_t *wake)
             value(best_device, best);
         }
         reside(best_device, best, true);
+        if (claim_of(best) >= 0) devices[claim_of(best)].claimed = false;
         return;
     }
 }
@@ -458,6 +543,7 @@ static void random_change(Fix *x, Random *r, uint64_t load)
             sched_device_remove(x->s, id);
             devices[d].exists = false;
             devices[d].serial = 0;
+            devices[d].claimed = false;
         } else {
             add_device(x, r, d);
         }
@@ -532,6 +618,9 @@ static void same_decisions(void **state)
                   counts[SCHED_RUN], batched, solo, joins, counts[SCHED_UNLOAD], held);
     assert_true(joins > 100 && batched > 100 && solo > 100 && held > 100);
     assert_true(counts[SCHED_UNLOAD] > 100);
+    print_message("claims %zu (%zu against the same class, %zu on a claimed device), %zu in vain\n",
+                  claims, claims_strict, claims_moved, claims_vain);
+    assert_true(claims > 100 && claims_strict > 100 && claims_moved > 20 && claims_vain > 100);
 }
 
 int main(void)
