@@ -294,7 +294,8 @@ void worker_done_gateway(Gateway *g)
 
 static const char *const kinds[] = {"started", "progress", "checkpoint", "log",      "result",
                                     "error",   "released", "pong",       "telemetry"};
-static const char *const answers[] = {"accepted", "duplicate", "fenced", "invalid"};
+static const char *const answers[] = {"accepted", "duplicate", "fenced", "invalid", "retry"};
+_Static_assert(ARRAY_LEN(answers) == REPORT_RETRY + 1, "a word for each ReportAnswer");
 
 typedef struct {
     WorkerReport r;

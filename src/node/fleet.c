@@ -311,8 +311,8 @@ static bool held_by_another(const Fleet *f, const Worker *but, Sym name, Sym ver
 }
 
 /* A digest counts for the whole cell: another one is taken only when nobody else holds the old one.
- */
-static bool take_model(Fleet *f, Worker *w, const WorkerModel *m, Buf *refused)
+ * False: the log did not take it, for the reason *d. */
+static bool take_model(Fleet *f, Worker *w, const WorkerModel *m, Buf *refused, Decision *d)
 {
     Shard *s = f->shard;
     const ModelEntry *known = core_model(s->core, m->name, m->version);
@@ -325,7 +325,7 @@ static bool take_model(Fleet *f, Worker *w, const WorkerModel *m, Buf *refused)
         json_put_str(refused, m->version);
         buf_puts(refused, ",\"why\":\"other workers have it with another digest; "
                           "give it a new version\"}");
-        return false;
+        return true;
     }
     if (differs)
         say_warn("model %.*s:%.*s has changed on disk; better give changed models a new version",
@@ -334,8 +334,7 @@ static bool take_model(Fleet *f, Worker *w, const WorkerModel *m, Buf *refused)
     model_info(m, &info);
     (void)core_put_model(s->core, m->name, m->version, &m->digest, buf_str(&info), &s->builder);
     buf_done(&info);
-    Decision d;
-    if (!shard_commit(s, true, &d)) return false;
+    if (!shard_commit(s, true, d)) return false;
     Sym name = core_sym_find(s->core, m->name), version = core_sym_find(s->core, m->version);
     ModelState *state = fleet_model_state(f, name, version);
     if (m->max_batch) state->max_batch = MIN(m->max_batch, (uint32_t)SCHED_BATCH_MAX);
@@ -496,7 +495,10 @@ Decision fleet_hello(Fleet *f, const WorkerHello *h, char id_out[40], Buf *refus
     w->devices = mem_grow(w->devices, h->devices_len * sizeof *w->devices);
     for (size_t i = 0; i < h->devices_len; i++)
         w->devices[w->devices_len++] = device_add(f, w, &h->devices[i]);
-    for (size_t i = 0; i < h->models_len; i++) (void)take_model(f, w, &h->models[i], refused_json);
+    /* All or nothing: a model left out would leave its tasks waiting for as long as w lives. It
+     * registers again, which begins anew. */
+    for (size_t i = 0; i < h->models_len; i++)
+        if (!take_model(f, w, &h->models[i], refused_json, &d)) return d;
     take_running(f, w, h, stale_json);
     end_orphans(f, w, h);
     snprintf(id_out, 40, "%s", w->id);

@@ -38,6 +38,7 @@ typedef struct {
     char dir[64];
     int port;
     int streams_opened, streams_closed, orders, reports;
+    bool log_full; /* reports find no room */
     char last_order[16];
     bool no_worker, ready;
 } Rig;
@@ -157,6 +158,7 @@ static inline ReportAnswer rig_report(void *ctx, Str id, const WorkerReport *w, 
     (void)id;
     (void)detail;
     r->reports++;
+    if (r->log_full) return REPORT_RETRY;
     uint64_t no = w->lease.task_no, token = w->lease.token;
     switch (w->kind) {
     case REPORT_RESULT:

@@ -144,6 +144,11 @@ static void reports(void **state)
     assert_int_equal(*p, 0);
     snprintf(body, sizeof body, "/v1/tasks/%s", id);
     ASSERT_HAS(rig_get(r, body), "\"output\":{\"x\": [1.0]}"); /* as the model wrote it */
+    r->log_full = true;
+    a = rig_post(r, "/v1/worker/" WORKER "/reports", NDJSON AS_WORKER,
+                 "{\"t\":\"pong\",\"n\":1,\"held\":[]}\n");
+    ASSERT_STATUS(a, 200);
+    assert_string_equal(rig_body(a), "{\"status\":\"retry\"}\n");
     r->no_worker = true;
     ASSERT_STATUS(rig_post(r, "/v1/worker/" WORKER "/reports", NDJSON AS_WORKER, "{}"), 404);
 }

@@ -229,7 +229,7 @@ static void joins_running(void **state)
     device(&x, 0, M_A, M_B, 0);
     Task *a = task(&x, CLASS_STANDARD, 1, M_A, 0);
     assert_runs(&x, 0, a);
-    Task *other = task(&x, CLASS_CRITICAL, 1, M_B, 0);
+    Task *other = task(&x, CLASS_HARVEST, 1, M_B, 0);
     assert_waits(&x, INT64_MAX); /* not another model */
     Task *b = task(&x, CLASS_BATCH, 1, M_A, 0), *c = task(&x, CLASS_STANDARD, 1, M_A, 0);
     Task *d = task(&x, CLASS_STANDARD, 1, M_A, 0);
@@ -254,6 +254,339 @@ static void joins_running(void **state)
     assert_runs(&x, 1, f); /* the least loaded */
     done_free(&x, 0, e, 1);
     done_free(&x, 1, f, 1);
+    fix_close(&x);
+}
+
+/* What waits for a device stops the joins of lower classes, nobody else's. */
+static void higher_class_stops_joins(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    sched_model(x.s, M_A, V1, &(SchedModel){.max_batch = 8, .continuous = true});
+    model(&x, M_B, 1);
+    model(&x, M_C, 1);
+    device(&x, 0, M_A, M_B, M_C);
+    Task *first = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 0, first);
+    Task *b = task(&x, CLASS_STANDARD, 1, M_B, 0);
+    Task *a0 = task(&x, CLASS_CRITICAL, 1, M_A, 0), *a1 = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    Task *a2 = task(&x, CLASS_BATCH, 1, M_A, 0), *a3 = task(&x, CLASS_HARVEST, 1, M_A, 0);
+    assert_runs(&x, 0, a0, a1); /* takes no lower ones along */
+    assert_true(x.d.join);
+    assert_waits(&x, INT64_MAX);
+    Task *c = task(&x, CLASS_CRITICAL, 1, M_C, 0), *a4 = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    Task *a5 = task(&x, CLASS_CRITICAL, 1, M_A, 0);
+    assert_runs(&x, 0, a5);
+    assert_waits(&x, INT64_MAX);
+    done_free(&x, 0, a5, 1);
+    done_free(&x, 0, a0, 1);
+    done_free(&x, 0, a1, 1);
+    assert_waits(&x, INT64_MAX); /* one still runs */
+    done_free(&x, 0, first, 1);
+    assert_runs(&x, 0, c);
+    done_free(&x, 0, c, 1);
+    assert_runs(&x, 0, b); /* older than a4 */
+    done_free(&x, 0, b, 1);
+    assert_runs(&x, 0, a4, a2, a3);
+
+    /* The claim ends with its reason: canceled, paused, or the device cannot run it any more. */
+    for (int why = 0; why < 3; why++) {
+        c = task(&x, CLASS_CRITICAL, 1, M_C, 0);
+        Task *more = task(&x, CLASS_STANDARD, 1, M_A, 0);
+        assert_waits(&x, INT64_MAX);
+        if (why == 0) sched_task_unready(x.s, c);
+        if (why == 1) sched_model_pause(x.s, M_C, true);
+        if (why == 2) sched_device_can_run(x.s, 0, M_C, V1, false);
+        assert_runs(&x, 0, more);
+        if (why == 1) sched_model_pause(x.s, M_C, false);
+        done_free(&x, 0, more, 1);
+        sched_task_unready(x.s, c);
+        free(c);
+    }
+    done_free(&x, 0, a2, 1);
+    done_free(&x, 0, a3, 1);
+    done_free(&x, 0, a4, 1);
+    fix_close(&x);
+}
+
+/* Within a class: a backlog that is before it in the order runs on, one that trickles does not. */
+static void starved_stops_joins(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    x.now = SEC(1);
+    sched_model(x.s, M_A, V1, &(SchedModel){.max_batch = 2, .continuous = true});
+    model(&x, M_B, 1);
+    device(&x, 0, M_A, M_B, 0);
+    Task *a = task(&x, CLASS_STANDARD, 1, M_A, SEC(5));
+    assert_runs(&x, 0, a);
+    Task *b = task(&x, CLASS_STANDARD, 1, M_B, 0);
+    x.now += MS(99);
+    Task *a1 = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 0, a1); /* younger, but b waits not long enough yet */
+    x.now += MS(1);
+    done_free(&x, 0, a1, 1);
+    a1 = task(&x, CLASS_STANDARD, 1, M_A, SEC(5));
+    assert_runs(&x, 0, a1); /* before b in the order */
+    done_free(&x, 0, a1, 1);
+    a1 = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_waits(&x, INT64_MAX);
+    Task *a2 = task(&x, CLASS_STANDARD, 1, M_A, SEC(5));
+    assert_waits(&x, INT64_MAX); /* too late */
+    Task *a3 = task(&x, CLASS_CRITICAL, 1, M_A, 0);
+    assert_runs(&x, 0, a3); /* a higher class is never stopped */
+    done_free(&x, 0, a3, 1);
+    done_free(&x, 0, a, 1);
+    assert_runs(&x, 0, b);
+    Task *b2 = task(&x, CLASS_STANDARD, 1, M_B, 0);
+    done_free(&x, 0, b, 1);
+    assert_runs(&x, 0, a2, a1); /* in the order again */
+    done_free(&x, 0, a1, 1);
+    a1 = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    x.now += MS(99);
+    assert_runs(&x, 0, a1); /* M_B was served: it starves anew */
+    done_free(&x, 0, a1, 1);
+    done_free(&x, 0, a2, 1);
+    assert_runs(&x, 0, b2);
+    done_free(&x, 0, b2, 1);
+    fix_close(&x);
+}
+
+/* Devices kept busy by tasks of 100 ms, of a continuous model (M_A), that join each other all the
+ * time; then one of another model comes. */
+enum { STREAM_NS = 100000000, STREAM_SLOTS = 64, STREAM_DEVICES = 4 };
+typedef struct {
+    SchedDeviceId devices;
+    TaskClass class, others;
+    bool solo;
+    int64_t load_ns;
+    /* what came of it */
+    int64_t waited;    /* until it started; -1: never */
+    size_t joins;      /* after it came */
+    int64_t gap_ns[STREAM_DEVICES]; /* the longest time without a start there */
+    int64_t idle_ns;   /* of all devices together */
+} Stream;
+
+static void stream(Stream *c)
+{
+    Fix x;
+    fix_open(&x);
+    x.now = SEC(1);
+    sched_model(x.s, M_A, V1, &(SchedModel){.max_batch = 16, .continuous = true});
+    sched_model(x.s, M_B, V1, &(SchedModel){.max_batch = 4, .load_ns = c->load_ns});
+    for (SchedDeviceId d = 0; d < c->devices; d++) device(&x, d, M_A, M_B, 0);
+    struct {
+        Task *t;
+        SchedDeviceId device;
+        int64_t end_ns;
+    } slots[STREAM_SLOTS] = {0};
+    Task *b = NULL;
+    int64_t since = 0, last[STREAM_DEVICES] = {0};
+    c->waited = -1;
+    for (int step = 0; step < 1000; step++, x.now += MS(5)) {
+        for (int i = 0; i < STREAM_SLOTS; i++) {
+            if (!slots[i].t || slots[i].end_ns > x.now) continue;
+            done(&x, slots[i].device, slots[i].t, STREAM_NS / 16);
+            if (slots[i].t != b) free(slots[i].t);
+            slots[i].t = NULL;
+        }
+        if (c->devices > 1 || step % 2) task(&x, c->others, 2, M_A, 0);
+        if (step == 100) {
+            b = task(&x, c->class, 1, M_B, 0);
+            if (c->solo) solo(&x, b);
+            since = x.now;
+            for (SchedDeviceId d = 0; d < c->devices; d++) last[d] = x.now;
+        }
+        while (next(&x) == SCHED_RUN) {
+            SchedDeviceId d = x.d.device;
+            if (x.d.tasks[0] == b) c->waited = x.now - since;
+            c->joins += b && x.d.join;
+            if (b) c->gap_ns[d] = MAX(c->gap_ns[d], x.now - last[d]);
+            last[d] = x.now;
+            for (size_t k = 0, i = 0; k < x.d.tasks_len; i++) {
+                assert_true(i < STREAM_SLOTS);
+                if (slots[i].t) continue;
+                slots[i].t = x.d.tasks[k++];
+                slots[i].device = x.d.device;
+                slots[i].end_ns = x.now + STREAM_NS;
+            }
+        }
+        if (step % 10 == 0) sched_sane(x.s);
+    }
+    c->idle_ns = 0;
+    for (SchedDeviceId d = 0; d < c->devices; d++) {
+        SchedDeviceStats stats;
+        sched_device_stats(x.s, d, x.now, &stats);
+        c->idle_ns += stats.idle_ns;
+        assert_int_equal(stats.idle_with_work_ns, 0);
+    }
+    for (int i = 0; i < STREAM_SLOTS; i++) {
+        if (!slots[i].t) continue;
+        done(&x, slots[i].device, slots[i].t, 1);
+        if (slots[i].t != b) free(slots[i].t);
+    }
+    while (next(&x) == SCHED_RUN) {
+        for (size_t k = 0; k < x.d.tasks_len; k++) {
+            done(&x, x.d.device, x.d.tasks[k], 1);
+            if (x.d.tasks[k] != b) free(x.d.tasks[k]);
+        }
+    }
+    free(b);
+    fix_close(&x);
+}
+
+static void no_model_starves_another(void **state)
+{
+    (void)state;
+    for (int alone = 0; alone < 2; alone++) {
+        for (SchedDeviceId devices = 1; devices <= 3; devices += 2) {
+            Stream higher = {.devices = devices, .solo = alone, .others = CLASS_STANDARD};
+            higher.class = CLASS_CRITICAL;
+            stream(&higher);
+            assert_in_range(higher.waited, 1, STREAM_NS);
+            Stream equal = {.devices = devices, .solo = alone, .others = CLASS_STANDARD};
+            equal.class = CLASS_STANDARD;
+            stream(&equal);
+            assert_in_range(equal.waited, MS(100), MS(100) + STREAM_NS + MS(5));
+            equal.load_ns = MS(300);
+            stream(&equal);
+            assert_in_range(equal.waited, MS(600), MS(600) + STREAM_NS + MS(5));
+            assert_int_equal(equal.idle_ns, 5 * MS((int64_t)devices - 1)); /* as it began */
+            if (devices == 1) continue;
+            int stopped = 0; /* one device drains, the others take what comes */
+            for (SchedDeviceId d = 0; d < devices; d++) {
+                stopped += higher.gap_ns[d] > MS(40);
+                assert_true(higher.gap_ns[d] <= STREAM_NS + MS(5));
+            }
+            assert_int_equal(stopped, 1);
+        }
+        Stream lower = {.devices = 1, .solo = alone, .class = CLASS_BATCH};
+        lower.others = CLASS_STANDARD;
+        stream(&lower);
+        assert_int_equal(lower.waited, -1);
+        assert_in_range(lower.joins, 440, 460); /* every one, as if it were not there */
+    }
+}
+
+/* No device is drained for what may start elsewhere. */
+static void no_needless_drain(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    x.now = SEC(1);
+    sched_model(x.s, M_A, V1, &(SchedModel){.max_batch = 8, .continuous = true});
+    sched_model(x.s, M_B, V1, &(SchedModel){.max_batch = 2, .continuous = true});
+    model(&x, M_C, 1);
+    device(&x, 0, M_A, M_B, M_C);
+    device(&x, 1, M_B, M_C, 0);
+    sched_device_resident(x.s, 0, M_A, V1, true);
+    Task *a[4], *b[4];
+    a[0] = task(&x, CLASS_BATCH, 1, M_A, 0);
+    assert_runs(&x, 0, a[0]);
+    b[0] = task(&x, CLASS_STANDARD, 1, M_B, 0);
+    a[1] = task(&x, CLASS_BATCH, 1, M_A, 0);
+    assert_runs(&x, 1, b[0]); /* idle */
+    assert_runs(&x, 0, a[1]);
+    b[1] = task(&x, CLASS_STANDARD, 1, M_B, 0);
+    a[2] = task(&x, CLASS_BATCH, 1, M_A, 0);
+    assert_runs(&x, 1, b[1]); /* by joining */
+    assert_runs(&x, 0, a[2]);
+    b[2] = solo(&x, task(&x, CLASS_STANDARD, 1, M_B, 0));
+    done_free(&x, 1, b[0], 1);
+    a[3] = task(&x, CLASS_BATCH, 1, M_A, 0);
+    assert_runs(&x, 0, a[3]); /* device 1 drains for it already */
+    done_free(&x, 1, b[1], 1);
+    assert_runs(&x, 1, b[2]);
+    for (int i = 0; i < 4; i++) done_free(&x, 0, a[i], 1);
+    a[0] = task(&x, CLASS_BATCH, 1, M_A, 0);
+    assert_runs(&x, 0, a[0]);
+
+    /* A device that drains is given up as soon as its claimer runs elsewhere. */
+    b[3] = task(&x, CLASS_STANDARD, 1, M_B, 0);
+    a[1] = task(&x, CLASS_BATCH, 1, M_A, 0);
+    assert_waits(&x, INT64_MAX);
+    done_free(&x, 1, b[2], 1);
+    assert_runs(&x, 1, b[3]);
+    assert_runs(&x, 0, a[1]);
+
+    /* While it drains, an earlier end elsewhere is taken by whoever is due, not kept. */
+    Task *c = task(&x, CLASS_CRITICAL, 1, M_C, 0);
+    a[2] = task(&x, CLASS_BATCH, 1, M_A, 0);
+    assert_waits(&x, INT64_MAX);
+    done_free(&x, 1, b[3], 1);
+    assert_runs(&x, 1, c);
+    assert_runs(&x, 0, a[2]);
+    done_free(&x, 1, c, 1);
+    for (int i = 0; i < 3; i++) done_free(&x, 0, a[i], 1);
+    fix_close(&x);
+}
+
+/* Two continuous models with a backlog on one device: it changes over once in a while, not all the
+ * time, and tenants have their shares as ever. */
+static void backlogs_take_turns(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    SchedModel is = {.max_batch = 4, .continuous = true, .memory_bytes = GIB, .load_ns = MS(400)};
+    sched_model(x.s, M_A, V1, &is);
+    sched_model(x.s, M_B, V1, &is);
+    sched_device_add(x.s, 0, &(SchedDevice){.memory_bytes = GIB}, 0);
+    sched_device_can_run(x.s, 0, M_A, V1, true);
+    sched_device_can_run(x.s, 0, M_B, V1, true);
+    sched_device_open(x.s, 0, true);
+    sched_tenant_weight(x.s, 2, 3);
+    struct {
+        Task *t;
+        int64_t end_ns;
+    } slots[4] = {0};
+    size_t swaps = 0;
+    int64_t used[3] = {0}, ends[3] = {0}, longest = 0;
+    uint64_t loaded = 0;
+    for (int64_t n = 0; x.now < SEC(400); n++, x.now += MS(10)) {
+        for (int i = 0; i < 4; i++) {
+            Task *t = slots[i].t;
+            if (!t || slots[i].end_ns > x.now) continue;
+            used[t->tenant] += MS(10);
+            longest = MAX(longest, ends[t->tenant] ? x.now - ends[t->tenant] : 0);
+            ends[t->tenant] = x.now;
+            done_free(&x, 0, t, MS(10));
+            slots[i].t = NULL;
+        }
+        while (x.s->ready < 200) {
+            task(&x, CLASS_STANDARD, 1, M_A, 0);
+            task(&x, CLASS_STANDARD, 2, M_B, 0);
+        }
+        SchedAct act;
+        while ((act = next(&x)) != SCHED_NONE) {
+            if (act == SCHED_UNLOAD) continue;
+            bool swap = x.d.tasks[0]->model != loaded;
+            loaded = x.d.tasks[0]->model;
+            swaps += swap;
+            for (size_t k = 0, i = 0; k < x.d.tasks_len; i++) {
+                assert_true(i < 4);
+                if (slots[i].t) continue;
+                slots[i].t = x.d.tasks[k++];
+                slots[i].end_ns = x.now + MS(40 + (n + (int64_t)i) % 3 * 10) + (swap ? MS(400) : 0);
+            }
+        }
+    }
+    double ratio = (double)used[2] / (double)used[1];
+    print_message("%zu swaps in 400 s, shares 1 : %.2f, longest wait %.1f s\n", swaps, ratio,
+                  (double)longest / 1e9);
+    assert_true(ratio > 2.9 && ratio < 3.1);
+    assert_in_range(swaps, 100, 500);
+    assert_true(longest < SEC(5));
+    for (int i = 0; i < 4; i++) {
+        if (slots[i].t) done_free(&x, 0, slots[i].t, 1);
+    }
+    SchedAct act;
+    while ((act = next(&x)) != SCHED_NONE) {
+        for (size_t k = 0; k < x.d.tasks_len; k++) done_free(&x, 0, x.d.tasks[k], 1);
+    }
     fix_close(&x);
 }
 
@@ -751,6 +1084,11 @@ int main(void)
         cmocka_unit_test(batches_fill_up),
         cmocka_unit_test(batch_delay),
         cmocka_unit_test(joins_running),
+        cmocka_unit_test(higher_class_stops_joins),
+        cmocka_unit_test(starved_stops_joins),
+        cmocka_unit_test(no_model_starves_another),
+        cmocka_unit_test(no_needless_drain),
+        cmocka_unit_test(backlogs_take_turns),
         cmocka_unit_test(no_head_of_line),
         cmocka_unit_test(prefers_resident),
         cmocka_unit_test(swap_waits_until_starved),
