@@ -219,7 +219,7 @@ Worker *fleet_worker_by_id(const Fleet *f, Str id)
     return NULL;
 }
 
-static Worker *worker_named(const Fleet *f, Str name)
+Worker *fleet_worker_named(const Fleet *f, Str name)
 {
     LIST_FOR (w, &f->workers, Worker, in_fleet)
         if (str_eqz(name, w->name)) return w;
@@ -436,7 +436,7 @@ static void new_id(char out[40])
 static void name_worker(const Fleet *f, Worker *w, Str wanted)
 {
     snprintf(w->name, sizeof w->name, "%.*s", STR_ARG(wanted));
-    for (int n = 2; worker_named(f, str_from(w->name)); n++)
+    for (int n = 2; fleet_worker_named(f, str_from(w->name)); n++)
         snprintf(w->name, sizeof w->name, "%.*s-%d", (int)MIN(wanted.n, (size_t)50), wanted.p, n);
 }
 
@@ -450,7 +450,7 @@ static Worker *worker_for(Fleet *f, const WorkerHello *h)
         w->models_len = 0;
         return w;
     }
-    Worker *namesake = worker_named(f, h->name);
+    Worker *namesake = fleet_worker_named(f, h->name);
     /* A restarted process under its old name: the old one is gone (F2: its own hello says so). */
     if (namesake && !namesake->stream) fleet_worker_remove(f, namesake, FAIL_WORKER_LOST, false);
     w = mem_new(sizeof *w);
@@ -537,7 +537,7 @@ Decision fleet_order(Fleet *f, Str worker_id, Str order)
     Shard *s = f->shard;
     Decision d = {.code = CODE_OK};
     Worker *w = fleet_worker_by_id(f, worker_id);
-    if (!w) w = worker_named(f, worker_id);
+    if (!w) w = fleet_worker_named(f, worker_id);
     if (!w) {
         d.code = CODE_NOT_FOUND;
         snprintf(d.detail, sizeof d.detail, "no worker '%.*s'; GET /v1/workers lists them",
@@ -555,46 +555,6 @@ Decision fleet_order(Fleet *f, Str worker_id, Str order)
     }
     fleet_open_devices(f, w);
     return d;
-}
-
-static Trouble *trouble_of(const Fleet *f, Str name)
-{
-    LIST_FOR (t, &f->troubles, Trouble, in_fleet)
-        if (str_eqz(name, t->name)) return t;
-    return NULL;
-}
-
-/* A crash loop is shown until the worker has been back for a while. */
-static void note_crash_loop(Fleet *f, Str name)
-{
-    Trouble *t = trouble_of(f, name);
-    if (!t) {
-        t = mem_new(sizeof *t);
-        snprintf(t->name, sizeof t->name, "%.*s", STR_ARG(name));
-        t->since_ns = shard_now_ns(f->shard);
-        list_push_back(&f->troubles, &t->in_fleet);
-    }
-    t->crashes++;
-}
-
-static void forget_trouble(Fleet *f, const Worker *w, int64_t now)
-{
-    Trouble *t = trouble_of(f, str_from(w->name));
-    if (!t || now - w->since_ns < CALM_NS) return;
-    list_del(&t->in_fleet);
-    mem_free(t);
-}
-
-void fleet_process_ended(Fleet *f, Str worker_name, bool crashed, bool crash_loop)
-{
-    if (crash_loop) note_crash_loop(f, worker_name);
-    Worker *w = worker_named(f, worker_name);
-    if (!w) return;
-    f->shard->out.worker_kick(f->shard->out.ctx, str_from(w->id));
-    /* What ran alone did it. Of several any one may have: none pays, and the cause makes each solo,
-     * so that the next crash names the one. */
-    bool burn = crashed && !crash_loop && w->leases_len == 1;
-    fleet_worker_remove(f, w, crashed ? FAIL_MODEL_CRASHED : FAIL_NONE, burn);
 }
 
 void fleet_drain_all(Fleet *f)
@@ -680,7 +640,7 @@ int64_t fleet_look(Fleet *f, int64_t now)
             fleet_open_devices(f, w);
         }
         look_at_void_leases(f, w, now);
-        forget_trouble(f, w, now);
+        if (now - w->since_ns > CALM_NS) fleet_calm(f, w);
         if (now - w->pinged_ns >= ping_ns) {
             w->pinged_ns = now;
             buf_clear(&f->line);

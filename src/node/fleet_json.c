@@ -101,6 +101,7 @@ void fleet_workers_json(Fleet *f, Str only_id, Buf *ret)
         worker_json(f, w, ret);
     }
     LIST_FOR (t, &f->troubles, Trouble, in_fleet) {
+        if (!trouble_is_loop(t)) continue;
         if (!first) buf_putc(ret, ',');
         first = false;
         trouble_json(t, ret);

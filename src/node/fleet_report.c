@@ -32,7 +32,7 @@ static ReportAnswer settle(Fleet *f, Decision d, Buf *detail)
     return REPORT_FENCED;
 }
 
-static ReportAnswer result(Fleet *f, const WorkerReport *r, Buf *detail)
+static ReportAnswer result(Fleet *f, Worker *w, const WorkerReport *r, Buf *detail)
 {
     Core *c = f->shard->core;
     const Task *t = core_task(c, r->lease.task_no);
@@ -40,6 +40,7 @@ static ReportAnswer result(Fleet *f, const WorkerReport *r, Buf *detail)
         ModelState *m = model_of(f, t);
         average(&m->run_ns, r->usage.run_ns);
         m->succeeded++;
+        fleet_calm(f, w);
     }
     Decision d = core_succeed(c, r->lease.task_no, r->lease.token, r->output, r->files,
                               r->files_len, r->usage, &f->shard->builder);
@@ -203,7 +204,7 @@ ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *d
                                       r->file_no, &s->builder),
                       detail);
     case REPORT_RESULT:
-        return result(f, r, detail);
+        return result(f, w, r, detail);
     case REPORT_ERROR:
         return error(f, r, detail);
     case REPORT_RELEASED:

@@ -105,11 +105,13 @@ typedef struct
     Sym worker;
 } Orphan;
 
-typedef struct { /* a local worker whose process does not stay up: shown among the workers */
+typedef struct { /* a local worker whose process crashed since its last result */
     List in_fleet;
     char name[64];
     int64_t since_ns;
     uint64_t crashes;
+    uint32_t causes;      /* crashes, those of one lone task counted once */
+    uint64_t culprits[8]; /* numbers of lone tasks; a ring */
 } Trouble;
 
 typedef struct { /* what a task's model printed */
@@ -137,6 +139,7 @@ Fleet *fleet_new(Shard *s);
 void fleet_free(Fleet *f);
 void fleet_lead(Fleet *f); /* after core_observe's time: announces known models and flags */
 Worker *fleet_worker_by_id(const Fleet *f, Str id);
+Worker *fleet_worker_named(const Fleet *f, Str name);
 Lease *fleet_lease(const Fleet *f, uint64_t token);
 ModelState *fleet_model_state(Fleet *f, Sym name, Sym version);
 const ModelState *fleet_model_find(const Fleet *f, Sym name, Sym version);
@@ -152,6 +155,10 @@ void fleet_release(Fleet *f, uint64_t no, uint64_t token, FailCode cause, bool b
 void fleet_slot_freed(Fleet *f, Task *t, uint64_t token, int64_t device_ns);
 void fleet_lease_void(Fleet *f, Task *t, uint64_t token);
 void fleet_task_leaving(Fleet *f, const Task *t);
+
+/* fleet_crash.c */
+bool trouble_is_loop(const Trouble *t);
+void fleet_calm(Fleet *f, const Worker *w); /* it gave a result, or has been up for a while */
 
 /* fleet_dispatch.c: asks the scheduler until it has nothing more. Returns when to ask again. */
 int64_t fleet_dispatch(Fleet *f);

@@ -25,6 +25,7 @@
 #define GATEWAY_DRAIN_MS 5000
 #define READY_WAIT_MS    30000 /* then serve without the local workers */
 #define SEGMENT_DEFAULT  (64 * MIB)
+#define FOLD_RETRY_MS    60000 /* a fold that failed is not tried again at once: it reads all */
 
 typedef enum { SERVING, FINISHING_TASKS, FINISHING_ANSWERS, ENDING } Phase;
 
@@ -49,7 +50,7 @@ typedef struct {
     int log_err; /* written by the log's thread before log_event */
     int signals;
     bool ready, durable_wanted;
-    uint64_t started_ms;
+    uint64_t started_ms, fold_after_ms;
     int status;
 } Server;
 
@@ -226,11 +227,11 @@ static void on_signal(uv_signal_t *sig, int number)
     look_if_ended(s);
 }
 
-static void on_child_ended(void *ctx, const char *name, bool crashed, bool crash_loop)
+static bool on_child_ended(void *ctx, const char *name, bool crashed)
 {
     Server *s = ctx;
-    if (s->phase == ENDING) return;
-    fleet_process_ended(shard_fleet(s->shard), str_from(name), crashed, crash_loop);
+    if (s->phase == ENDING) return false;
+    return fleet_process_ended(shard_fleet(s->shard), str_from(name), crashed);
 }
 
 static void on_child_refused(void *ctx, const char *name)
@@ -247,12 +248,13 @@ static void on_housekeeping(uv_timer_t *t)
     look_if_ended(s);
     if (s->phase != SERVING) return;
     if (s->fold && fold_finished(s->fold)) {
-        fold_end(s->fold);
+        if (fold_end(s->fold)) s->fold_after_ms = uv_now(&s->loop) + FOLD_RETRY_MS;
         s->fold = NULL;
     }
     uint64_t segment = s->config->log.segment_bytes ? s->config->log.segment_bytes
                                                     : SEGMENT_DEFAULT;
-    if (!s->fold && log_snapshot_due(shard_log(s->shard), segment)) {
+    if (!s->fold && uv_now(&s->loop) >= s->fold_after_ms &&
+        log_snapshot_due(shard_log(s->shard), segment)) {
         if (fold_start(shard_log(s->shard), core_limits(shard_core(s->shard)), &s->fold))
             say_warn("cannot start the snapshot thread");
     }

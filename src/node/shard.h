@@ -91,10 +91,9 @@ ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *d
 bool fleet_holds(const Fleet *f, Str worker_id, uint64_t task_no);
 bool fleet_lease_is_live(const Fleet *f, uint64_t task_no, uint64_t token);
 Decision fleet_order(Fleet *f, Str worker_id, Str order);
-/* A supervised worker's process ended: its leases end at once. crashed: it costs a task that ran
- * alone in it an attempt, unless the process is in a crash loop; those that ran there together are
- * lost without their fault and run alone from then on. */
-void fleet_process_ended(Fleet *f, Str worker_name, bool crashed, bool crash_loop);
+/* A supervised worker's process ended: its leases end at once. True: it is in a crash loop, start it
+ * again slowly. */
+bool fleet_process_ended(Fleet *f, Str worker_name, bool crashed);
 /* Ask all workers to finish or hand back; exit: local ones then end. */
 void fleet_drain_all(Fleet *f);
 size_t fleet_running(const Fleet *f); /* leases held by workers */

@@ -11,9 +11,6 @@
 
 #define BACKOFF_FIRST_MS 200
 #define BACKOFF_MAX_MS   30000
-#define CRASH_WINDOW_NS  (60 * NS_PER_S)
-#define CRASH_LOOP                                                                                 \
-    6 /* crashes in the window: a model that fails three attempts of a task does not make one */
 
 typedef struct {
     Supervisor *owner;
@@ -23,8 +20,6 @@ typedef struct {
     uv_timer_t timer;
     bool running, waiting, given_up;
     uint64_t backoff_ms;
-    uint64_t crashes_ns[CRASH_LOOP]; /* loop time of the latest; a ring */
-    uint32_t crashes;
 } Child;
 
 struct Supervisor {
@@ -54,16 +49,6 @@ static void start_later(Child *c)
     c->backoff_ms = MIN(c->backoff_ms * 2, (uint64_t)BACKOFF_MAX_MS);
 }
 
-/* Is this crash the CRASH_LOOPth within the window? */
-static bool note_crash(Child *c)
-{
-    uint64_t now = uv_now(c->owner->loop) * (uint64_t)NS_PER_MS;
-    uint64_t *slot = &c->crashes_ns[c->crashes++ % CRASH_LOOP];
-    uint64_t oldest = *slot;
-    *slot = now;
-    return c->crashes > CRASH_LOOP && now - oldest < (uint64_t)CRASH_WINDOW_NS;
-}
-
 static void on_process_closed(uv_handle_t *h)
 {
     Child *c = CONTAINER_OF(h, Child, process);
@@ -77,23 +62,22 @@ static void on_process_exit(uv_process_t *p, int64_t status, int signal)
     Supervisor *s = c->owner;
     bool crashed = signal != 0 ||
                    (status != 0 && status != WORKER_EXIT_FAILED && status != WORKER_EXIT_REFUSED);
-    bool loop = crashed && note_crash(c);
+    bool loop = s->events.ended(s->events.ctx, c->name, crashed);
     if (crashed && !s->stopping) {
         if (signal)
             say_warn("worker %s was ended by signal %d (%s)", c->name, signal, strsignal(signal));
         else
             say_warn("worker %s ended with status %d", c->name, (int)status);
         if (loop)
-            say_error("worker %s crashes again and again: the next start in %llu s; this burns no "
-                      "attempts",
-                      c->name, (unsigned long long)(c->backoff_ms / 1000));
+            say_error("worker %s crashes again and again: the next start in %llu ms; this burns "
+                      "no attempts",
+                      c->name, (unsigned long long)c->backoff_ms);
     }
-    if (!loop && crashed) c->backoff_ms = BACKOFF_FIRST_MS;
+    if (!loop) c->backoff_ms = BACKOFF_FIRST_MS;
     if (status == WORKER_EXIT_REFUSED) {
         c->given_up = true;
         s->events.refused(s->events.ctx, c->name);
     }
-    s->events.ended(s->events.ctx, c->name, crashed, loop);
     uv_close((uv_handle_t *)p, on_process_closed);
 }
 

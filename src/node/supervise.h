@@ -10,9 +10,8 @@ typedef struct Supervisor Supervisor;
 
 typedef struct {
     void *ctx;
-    /* A child's process ended. crash_loop: too many crashes in a minute; it is started again
-     * slowly. */
-    void (*ended)(void *ctx, const char *name, bool crashed, bool crash_loop);
+    /* A child's process ended. True: it is in a crash loop, start it again slowly. */
+    bool (*ended)(void *ctx, const char *name, bool crashed);
     void (*refused)(void *ctx,
                     const char *name); /* it cannot ever work (exit 77): not started again */
 } SupervisorEvents;

@@ -143,7 +143,7 @@ struct Device {
     double floor;      /* GreedyDual's L: value of what was evicted last */
     int64_t booked_ns; /* the ledger is right up to here */
     int64_t busy_ns, idle_ns, idle_with_work_ns;
-    List held; /* in Sched.held: idle, and the last sched_next kept work back from it */
+    List held;    /* in Sched.held: idle, and the last sched_next kept work back from it */
     Group *claim; /* it is kept for this one's model; NULL: for none */
     int bound;    /* other models start and join only work of classes before this; CLASSES: all */
     List claimed; /* in Sched.claimed while claim is set */
@@ -157,7 +157,7 @@ void fit_run(Fit *f, size_t tasks, bool solo, int64_t now_ns);
 void device_place(Sched *s, Device *d); /* after any change of open, running, residency */
 void device_book(Device *d, int64_t now_ns);
 void device_slot_free(Sched *s, Device *d, int64_t now_ns);
-Fit *device_victim(const Device *d, const Model *need); /* NULL: there is room for need */
+Fit *device_victim(const Device *d, const Model *need);   /* NULL: there is room for need */
 void device_claim(Sched *s, Fit *f, Group *g, int bound); /* instead of any claim there was */
 void device_unclaim(Sched *s, Device *d);                 /* no-op when there is none */
 void device_free(Sched *s, Device *d);
@@ -182,7 +182,7 @@ struct Sched {
     uint64_t serial;
     size_t ready;
     List held, claimed; /* devices */
-    uint64_t steps; /* work done so far, counted: for the tests of cost */
+    uint64_t steps;     /* work done so far, counted: for the tests of cost */
 };
 
 void sched_sane(const Sched *s); /* checks every invariant; O(everything), for tests */

@@ -293,8 +293,8 @@ static void contend(Sched *s, Device *d, int64_t now_ns)
         Group *g = &m->groups[c];
         int bound = bound_of(g, d->runs, now_ns);
         if (bound > least || (bound == least && !best)) continue;
-        if (bound == least && (g->class > by->class ||
-                               (g->class == by->class && !group_before(g, by))))
+        if (bound == least &&
+            (g->class > by->class || (g->class == by->class && !group_before(g, by))))
             continue;
         best = f;
         by = g;

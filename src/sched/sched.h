@@ -17,7 +17,11 @@
  *
  * A solo task (t->solo) has a device to itself: it starts alone on an idle one, and nothing joins
  * it. A batch stops before it. While it is the next of its model, nothing of that model starts
- * until a device is idle for it: running batches take no joins, so they drain. */
+ * until a device is idle for it: running batches take no joins, so they drain.
+ *
+ * A batch takes no joins either, of lower classes at once, of its own class once the other has
+ * starved, while work of another model waits for a device and only this one comes into question:
+ * it drains and goes to that work. One device drains for each model that waits (P6 in sched.c). */
 #ifndef SCHED_SCHED_H
 #define SCHED_SCHED_H
 

@@ -137,6 +137,74 @@ static void behind_solo_is_free(void **state)
     free(all);
 }
 
+/* Nor do claims cost more than a look at every model: many wait, on many devices that take joins
+ * all the time. Returns the mean steps of a decision; *ret_most: of the dearest. */
+static double claims(Sym others, SchedDeviceId fleet, uint64_t *ret_most)
+{
+    enum { BATCH = 8 };
+    Fix x;
+    fix_open(&x);
+    x.now = SEC(1);
+    sched_model(x.s, M_A, V1, &(SchedModel){.max_batch = BATCH, .continuous = true});
+    for (SchedDeviceId d = 0; d < fleet; d++) {
+        device(&x, d, M_A, 0, 0);
+        for (Sym m = 1; m <= others; m++) sched_device_can_run(x.s, d, M_A + m, V1, true);
+    }
+    size_t slots = (size_t)fleet * BATCH, claimed = 0;
+    Task **runs = calloc(slots, sizeof(Task *));
+    SchedDeviceId *where = calloc(slots, sizeof *where);
+    assert_true(runs && where);
+    uint64_t steps = 0, decisions = 0;
+    *ret_most = 0;
+    for (size_t i = 0; i < 20 * slots; i++) { /* one ends, one comes */
+        Task *t = runs[i % slots];
+        if (t) done_free(&x, where[i % slots], t, MS(1));
+        runs[i % slots] = NULL;
+        x.now += MS(1);
+        task(&x, CLASS_STANDARD, 1, M_A, 0);
+        for (Sym m = 1; i % (4 * slots) == slots && m <= others; m++)
+            task(&x, m % 2 ? CLASS_CRITICAL : CLASS_STANDARD, 1, M_A + m, 0);
+        while (true) {
+            uint64_t before = x.s->steps;
+            SchedAct act = next(&x);
+            steps += x.s->steps - before;
+            decisions++;
+            *ret_most = MAX(*ret_most, x.s->steps - before);
+            if (act == SCHED_NONE) break;
+            for (size_t j = 0, k = 0; k < x.d.tasks_len; j++) {
+                if (runs[(i + j) % slots]) continue;
+                runs[(i + j) % slots] = x.d.tasks[k++];
+                where[(i + j) % slots] = x.d.device;
+            }
+        }
+        claimed += !list_empty(&x.s->claimed);
+    }
+    sched_sane(x.s);
+    for (size_t i = 0; i < slots; i++) {
+        if (runs[i]) done_free(&x, where[i], runs[i], 1);
+    }
+    while (next(&x) != SCHED_NONE) {
+        for (size_t k = 0; k < x.d.tasks_len; k++) done_free(&x, x.d.device, x.d.tasks[k], 1);
+    }
+    free(runs);
+    free(where);
+    fix_close(&x);
+    print_message("%u models wait for %u devices: %.1f steps a decision, at most %llu\n", others,
+                  fleet, (double)steps / (double)decisions, (unsigned long long)*ret_most);
+    assert_true(claimed > 100);
+    return (double)steps / (double)decisions;
+}
+
+static void claims_are_cheap(void **state)
+{
+    (void)state;
+    uint64_t most, most_large, most_models;
+    double small = claims(10, 20, &most), large = claims(10, 200, &most_large);
+    double models = claims(40, 200, &most_models);
+    assert_true(large < small * 2 && models < large * 6);
+    assert_true(most_large < most * 2 && most_models < most_large * 6);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -144,6 +212,7 @@ int main(void)
         cmocka_unit_test(in_no_order),
         cmocka_unit_test(blocked_work_is_free),
         cmocka_unit_test(behind_solo_is_free),
+        cmocka_unit_test(claims_are_cheap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

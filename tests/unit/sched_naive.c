@@ -306,9 +306,9 @@ static void naive_next(int64_t now, SchedDecision *ret, int64_t *wake)
     for (int d = 0; d < DEVICES; d++) {
         NDevice *v = &devices[d];
         v->held = false;
-        if (v->claimed && (!served(v->by_model) || !ready_in(v->by_class, v->by_model) ||
-                           held_to(v->by_class, v->by_model) > now || !v->open ||
-                           !able(d, v->by_model))) {
+        if (v->claimed &&
+            (!served(v->by_model) || !ready_in(v->by_class, v->by_model) ||
+             held_to(v->by_class, v->by_model) > now || !v->open || !able(d, v->by_model))) {
             v->claimed = false;
             claims_vain++;
         }

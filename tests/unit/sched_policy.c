@@ -245,8 +245,6 @@ static void joins_running(void **state)
     assert_waits(&x, INT64_MAX); /* closed */
     sched_device_open(x.s, 0, true);
     done_free(&x, 0, d, 1);
-    assert_runs(&x, 0, other);
-    done_free(&x, 0, other, 1);
     device(&x, 1, M_A, 0, 0);
     sched_device_resident(x.s, 1, M_A, V1, true);
     assert_runs(&x, 0, e); /* both hold it: the first */
@@ -254,6 +252,8 @@ static void joins_running(void **state)
     assert_runs(&x, 1, f); /* the least loaded */
     done_free(&x, 0, e, 1);
     done_free(&x, 1, f, 1);
+    assert_runs(&x, 0, other);
+    done_free(&x, 0, other, 1);
     fix_close(&x);
 }
 
@@ -267,6 +267,7 @@ static void higher_class_stops_joins(void **state)
     model(&x, M_B, 1);
     model(&x, M_C, 1);
     device(&x, 0, M_A, M_B, M_C);
+    for (Sym m = M_A; m <= M_C; m++) sched_device_resident(x.s, 0, m, V1, true);
     Task *first = task(&x, CLASS_STANDARD, 1, M_A, 0);
     assert_runs(&x, 0, first);
     Task *b = task(&x, CLASS_STANDARD, 1, M_B, 0);
@@ -363,10 +364,10 @@ typedef struct {
     bool solo;
     int64_t load_ns;
     /* what came of it */
-    int64_t waited;    /* until it started; -1: never */
-    size_t joins;      /* after it came */
-    int64_t gap_ns[STREAM_DEVICES]; /* the longest time without a start there */
-    int64_t idle_ns;   /* of all devices together */
+    int64_t waited;                 /* until it started; -1: never */
+    size_t joins;                   /* after it came */
+    int64_t gap_ns[STREAM_DEVICES]; /* the longest time without a start there until it started */
+    int64_t idle_ns;                /* of all devices together */
 } Stream;
 
 static void stream(Stream *c)
@@ -376,7 +377,10 @@ static void stream(Stream *c)
     x.now = SEC(1);
     sched_model(x.s, M_A, V1, &(SchedModel){.max_batch = 16, .continuous = true});
     sched_model(x.s, M_B, V1, &(SchedModel){.max_batch = 4, .load_ns = c->load_ns});
-    for (SchedDeviceId d = 0; d < c->devices; d++) device(&x, d, M_A, M_B, 0);
+    for (SchedDeviceId d = 0; d < c->devices; d++) {
+        device(&x, d, M_A, M_B, 0);
+        sched_device_resident(x.s, d, M_A, V1, true);
+    }
     struct {
         Task *t;
         SchedDeviceId device;
@@ -401,9 +405,9 @@ static void stream(Stream *c)
         }
         while (next(&x) == SCHED_RUN) {
             SchedDeviceId d = x.d.device;
+            if (b && c->waited < 0) c->gap_ns[d] = MAX(c->gap_ns[d], x.now - last[d]);
             if (x.d.tasks[0] == b) c->waited = x.now - since;
             c->joins += b && x.d.join;
-            if (b) c->gap_ns[d] = MAX(c->gap_ns[d], x.now - last[d]);
             last[d] = x.now;
             for (size_t k = 0, i = 0; k < x.d.tasks_len; i++) {
                 assert_true(i < STREAM_SLOTS);
@@ -453,7 +457,7 @@ static void no_model_starves_another(void **state)
             equal.load_ns = MS(300);
             stream(&equal);
             assert_in_range(equal.waited, MS(600), MS(600) + STREAM_NS + MS(5));
-            assert_int_equal(equal.idle_ns, 5 * MS((int64_t)devices - 1)); /* as it began */
+            assert_true(equal.idle_ns <= MS(20)); /* until the stream came to each */
             if (devices == 1) continue;
             int stopped = 0; /* one device drains, the others take what comes */
             for (SchedDeviceId d = 0; d < devices; d++) {
@@ -556,9 +560,9 @@ static void backlogs_take_turns(void **state)
             done_free(&x, 0, t, MS(10));
             slots[i].t = NULL;
         }
-        while (x.s->ready < 200) {
-            task(&x, CLASS_STANDARD, 1, M_A, 0);
-            task(&x, CLASS_STANDARD, 2, M_B, 0);
+        for (Sym m = 0; m < 2; m++) {
+            while (model_of(x.s, M_A + m, V1)->ready < 20)
+                task(&x, CLASS_STANDARD, 1 + m, M_A + m, 0);
         }
         SchedAct act;
         while ((act = next(&x)) != SCHED_NONE) {
