@@ -1,82 +1,88 @@
 #include "base/heap.h"
 
-static bool before(const HeapNode *a, const HeapNode *b)
+#define KIDS 4
+
+static bool before(HeapSlot a, HeapSlot b)
 {
-    return a->key != b->key ? a->key < b->key : a->tie < b->tie;
+    return a.key != b.key ? a.key < b.key : a.node->tie < b.node->tie;
 }
 
-static void place(Heap *h, uint32_t i, HeapNode *n)
+static void place(Heap *h, uint32_t i, HeapSlot s)
 {
-    h->nodes[i] = n;
-    n->at = i + 1;
+    h->slots[i] = s;
+    s.node->at = i + 1;
 }
 
-static void sift_up(Heap *h, uint32_t i, HeapNode *n)
+static void sift_up(Heap *h, uint32_t i, HeapSlot s)
 {
     while (i > 0) {
-        uint32_t up = (i - 1) / 2;
-        if (!before(n, h->nodes[up])) break;
-        place(h, i, h->nodes[up]);
+        uint32_t up = (i - 1) / KIDS;
+        if (!before(s, h->slots[up])) break;
+        place(h, i, h->slots[up]);
         i = up;
     }
-    place(h, i, n);
+    place(h, i, s);
 }
 
-static void sift_down(Heap *h, uint32_t i, HeapNode *n)
+static void sift_down(Heap *h, uint32_t i, HeapSlot s)
 {
     for (;;) {
-        uint32_t kid = 2 * i + 1;
-        if (kid >= h->len) break;
-        if (kid + 1 < h->len && before(h->nodes[kid + 1], h->nodes[kid])) kid++;
-        if (!before(h->nodes[kid], n)) break;
-        place(h, i, h->nodes[kid]);
-        i = kid;
+        uint64_t first = KIDS * (uint64_t)i + 1;
+        if (first >= h->len) break;
+        uint32_t least = (uint32_t)first, end = (uint32_t)MIN(first + KIDS, h->len);
+        for (uint32_t kid = least + 1; kid < end; kid++) {
+            if (before(h->slots[kid], h->slots[least])) least = kid;
+        }
+        if (!before(h->slots[least], s)) break;
+        place(h, i, h->slots[least]);
+        i = least;
     }
-    place(h, i, n);
+    place(h, i, s);
 }
 
-static void settle(Heap *h, uint32_t i, HeapNode *n)
+static void settle(Heap *h, uint32_t i, HeapSlot s)
 {
-    if (i > 0 && before(n, h->nodes[(i - 1) / 2]))
-        sift_up(h, i, n);
+    if (i > 0 && before(s, h->slots[(i - 1) / KIDS]))
+        sift_up(h, i, s);
     else
-        sift_down(h, i, n);
+        sift_down(h, i, s);
 }
 
 void heap_done(Heap *h)
 {
-    mem_free(h->nodes);
+    mem_free(h->slots);
     *h = (Heap){0};
 }
 
 void heap_set(Heap *h, HeapNode *n, int64_t key, uint64_t tie)
 {
+    HeapSlot s = {key, n};
     n->key = key;
     n->tie = tie;
     if (n->at) {
-        CHECK(n->at <= h->len && h->nodes[n->at - 1] == n);
-        settle(h, n->at - 1, n);
+        CHECK(n->at <= h->len && h->slots[n->at - 1].node == n);
+        settle(h, n->at - 1, s);
         return;
     }
     if (h->len == h->cap) {
         CHECK(h->cap < UINT32_MAX / 2);
         h->cap = h->cap ? h->cap * 2 : 16;
-        h->nodes = mem_grow(h->nodes, h->cap * sizeof *h->nodes);
+        h->slots = mem_grow(h->slots, h->cap * sizeof *h->slots);
     }
-    sift_up(h, h->len++, n);
+    sift_up(h, h->len++, s);
 }
 
 void heap_del(Heap *h, HeapNode *n)
 {
     if (!n->at) return;
     uint32_t i = n->at - 1;
-    CHECK(i < h->len && h->nodes[i] == n);
+    CHECK(i < h->len && h->slots[i].node == n);
     n->at = 0;
-    HeapNode *last = h->nodes[--h->len];
-    if (last != n) settle(h, i, last);
+    HeapSlot last = h->slots[--h->len];
+    if (last.node != n) settle(h, i, last);
 }
 
 HeapNode *heap_min(const Heap *h)
 {
-    return h->len ? h->nodes[0] : NULL;
+    return h->len ? h->slots[0].node : NULL;
 }

@@ -1,5 +1,5 @@
-/* heap.h: a binary min-heap of intrusive nodes, ordered by (key, tie). A node knows its place, so
- * that it can be moved or removed in O(log n). */
+/* heap.h: a min-heap of intrusive nodes, ordered by (key, tie). A node knows its place, so that it
+ * can be moved or removed in O(log n). */
 #ifndef BASE_HEAP_H
 #define BASE_HEAP_H
 
@@ -11,8 +11,15 @@ typedef struct {
     uint32_t at; /* 1 + place in the heap's array; 0 = in no heap */
 } HeapNode;
 
+/* Four children each, and the keys stand in the array: with millions of nodes, every look at one is
+ * a cache miss, and so only equal keys need it. */
 typedef struct {
-    HeapNode **nodes; /* owns the array, not the nodes */
+    int64_t key;
+    HeapNode *node;
+} HeapSlot;
+
+typedef struct {
+    HeapSlot *slots; /* owns the array, not the nodes */
     uint32_t len, cap;
 } Heap;
 

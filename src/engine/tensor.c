@@ -121,6 +121,8 @@ static int refuse(Reader *r, const char *fmt, ...)
     va_end(ap);
     buf_puts(&b, "; the model takes ");
     tensor_specs_text(r->inputs, r->inputs_len, &b);
+    buf_puts(&b, " and gives ");
+    tensor_specs_text(r->outputs, r->outputs_len, &b);
     engine_error_set(r->err, ENGINE_ERR_BAD_INPUT, false, "%s", buf_z(&b));
     buf_done(&b);
     return ERR_INVALID;

@@ -449,7 +449,7 @@ size_t sched_ahead(const Sched *s, const Task *t)
 static size_t row_sane(const Row *r, size_t *solo)
 {
     size_t n = r->rest.len;
-    for (size_t i = 0; i < n; i++) *solo += CONTAINER_OF(r->rest.nodes[i], Task, sched_node)->solo;
+    for (size_t i = 0; i < n; i++) *solo += CONTAINER_OF(r->rest.slots[i].node, Task, sched_node)->solo;
     for (int i = 0; i < ROW_RUNS; i++) {
         const Task *before = NULL;
         for (const Task *t = r->runs[i].first; t; n++) {
