@@ -10,7 +10,15 @@
 #define DEVICES_MAX      64
 #define MODELS_MAX       1024
 #define RUNNING_MAX      4096
+#define TEXT_MAX         4096 /* of a model's description */
 #define PING_S           5 /* six of them in a lease of 30 s: one lost is no matter */
+/* What the fleet keeps of a worker's words. */
+#define NAME_MAX_LEN        63
+#define KIND_MAX_LEN        31
+#define RUNTIME_MAX_LEN     127
+/* No sum or product that the scheduler makes of a worker's numbers may overflow. */
+#define DURATION_MAX (30 * 86400 * NS_PER_S)
+#define MEMORY_MAX   (1ULL << 50)
 
 /* ---- register ---- */
 
@@ -38,6 +46,23 @@ static uint32_t u32_in(yyjson_val *obj, const char *name)
     return (uint32_t)MIN(uint_in(obj, name), (uint64_t)UINT32_MAX);
 }
 
+/* Names go into tables, metrics and the server's own lines: no control character gets there. */
+static bool shown_valid(Str s, size_t max)
+{
+    if (s.n > max) return false;
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7F) return false;
+    return true;
+}
+
+/* At most max bytes of it, cut between characters. */
+static Str clipped(Str s, size_t max)
+{
+    if (s.n <= max) return s;
+    while (max && ((unsigned char)s.p[max] & 0xC0) == 0x80) max--;
+    return (Str){s.p, max};
+}
+
 static bool name_valid(Str s, size_t max)
 {
     if (s.n == 0 || s.n > max) return false;
@@ -60,10 +85,18 @@ static bool read_devices(yyjson_val *list, WorkerDevice *ret, size_t *len, JsonF
     {
         ret[i] = (WorkerDevice){.index = u32_in(v, "index"),
                                 .kind = str_in(v, "kind"),
-                                .memory_bytes = uint_in(v, "memory_bytes"),
+                                .memory_bytes = MIN(uint_in(v, "memory_bytes"), MEMORY_MAX),
                                 .threads = u32_in(v, "threads")};
-        if (!ret[i].kind.n || ret[i].kind.n > 64) {
-            json_fault(f, "devices", "device %zu has no \"kind\", such as \"cpu\" or \"cuda\"", i);
+        if (!ret[i].kind.n || !shown_valid(ret[i].kind, KIND_MAX_LEN)) {
+            json_fault(f, "devices",
+                       "device %zu needs a \"kind\" of at most %d bytes, such as \"cpu\" or "
+                       "\"cuda\"",
+                       i, KIND_MAX_LEN);
+            return false;
+        }
+        for (size_t k = 0; k < i; k++) {
+            if (ret[k].index != ret[i].index) continue;
+            json_fault(f, "devices", "devices %zu and %zu have the same \"index\"", k, i);
             return false;
         }
     }
@@ -85,12 +118,12 @@ static bool read_models(yyjson_val *list, WorkerModel *ret, size_t *len, JsonFau
         *m = (WorkerModel){
             .name = str_in(v, "name"),
             .version = str_in(v, "version"),
-            .engine = str_in(v, "engine"),
-            .description = str_in(v, "description"),
+            .engine = clipped(str_in(v, "engine"), 64),
+            .description = clipped(str_in(v, "description"), TEXT_MAX), /* it goes into a frame */
             .max_batch = u32_in(v, "max_batch"),
             .batch_delay_ms = u32_in(v, "batch_delay_ms"),
             .continuous = yyjson_is_true(in(v, "continuous")),
-            .memory_bytes = uint_in(v, "memory_bytes"),
+            .memory_bytes = MIN(uint_in(v, "memory_bytes"), MEMORY_MAX),
         };
         if (!name_valid(m->name, 128) || !name_valid(m->version, 64)) {
             json_fault(f, "models",
@@ -163,11 +196,14 @@ void worker_register(Exchange *x)
     h.former_id = str_in(root, "worker");
     h.runtime = str_in(root, "runtime");
     (void)json_val_int(in(root, "pid"), &h.pid);
-    if (h.name.n == 0 || h.name.n > 128 || h.region.n > 64 || h.former_id.n > 39 ||
-        h.runtime.n > 256)
-        json_fault(
-            &f, "name",
-            "\"name\" must be 1 to 128 bytes long, \"region\" at most 64, \"runtime\" at most 256");
+    if (h.name.n == 0 || !shown_valid(h.name, NAME_MAX_LEN) ||
+        !shown_valid(h.region, NAME_MAX_LEN) || !shown_valid(h.runtime, RUNTIME_MAX_LEN))
+        json_fault(&f, "name",
+                   "\"name\" must be 1 to %d bytes long, \"region\" at most %d, \"runtime\" at "
+                   "most %d, without control characters",
+                   NAME_MAX_LEN, NAME_MAX_LEN, RUNTIME_MAX_LEN);
+    else if (h.former_id.n && !name_valid(h.former_id, 39))
+        json_fault(&f, "worker", "\"worker\" must be the id that a former answer gave");
     if (f.bad || !read_devices(in(root, "devices"), lists->devices, &h.devices_len, &f) ||
         !read_models(in(root, "models"), lists->models, &h.models_len, &f) ||
         !read_running(g, in(root, "running"), lists->running, &h.running_len, &f))
@@ -327,13 +363,18 @@ static bool read_lease(Exchange *x, Report *p)
     return true;
 }
 
+static int64_t duration(uint64_t ns)
+{
+    return (int64_t)MIN(ns, (uint64_t)DURATION_MAX);
+}
+
 static bool read_usage(const Json *j, Report *p)
 {
     uint64_t device = 0, run = 0;
     JsonFault f = {0};
-    if (json_uint(json_member(j, "device_ns"), 0, (uint64_t)INT64_MAX / 4, &device, &f) &&
-        json_uint(json_member(j, "run_ns"), 0, (uint64_t)INT64_MAX / 4, &run, &f)) {
-        p->r.usage = (Usage){(int64_t)device, (int64_t)run};
+    if (json_uint(json_member(j, "device_ns"), 0, UINT64_MAX, &device, &f) &&
+        json_uint(json_member(j, "run_ns"), 0, UINT64_MAX, &run, &f)) {
+        p->r.usage = (Usage){duration(device), duration(run)};
         return true;
     }
     return invalid(p, "%s", f.detail);
@@ -375,11 +416,7 @@ static bool read_error(const Json *j, Report *p)
                "bad_output, timeout, "
                "internal");
     /* A message is for people and bounded: cut between characters. */
-    if (p->r.text.n > TASK_MESSAGE_MAX) {
-        p->r.text.n = TASK_MESSAGE_MAX;
-        while (p->r.text.n && ((unsigned char)p->r.text.p[p->r.text.n] & 0xC0) == 0x80)
-            p->r.text.n--;
-    }
+    p->r.text = clipped(p->r.text, TASK_MESSAGE_MAX);
     return true;
 }
 
@@ -408,7 +445,7 @@ static bool read_telemetry(const Json *j, Report *p)
         !json_str(json_member(j, "model"), 1, 128, &p->r.model, &f) ||
         !json_str(json_member(j, "version"), 1, 64, &p->r.version, &f) ||
         !json_uint(json_member(j, "device"), 0, UINT32_MAX, &device, &f) ||
-        !json_uint(json_member(j, "load_ns"), 0, (uint64_t)INT64_MAX, &load, &f) ||
+        !json_uint(json_member(j, "load_ns"), 0, UINT64_MAX, &load, &f) ||
         !json_uint(json_member(j, "memory_bytes"), 0, UINT64_MAX, &p->r.memory_bytes, &f) ||
         !json_uint(json_member(j, "max_batch"), 0, UINT32_MAX, &batch, &f) ||
         !json_str(json_member(j, "message"), 0, 64 * KIB, &p->r.text, &f))
@@ -423,9 +460,10 @@ static bool read_telemetry(const Json *j, Report *p)
         return invalid(p, "\"event\" must be loaded, unloaded or load_failed");
     if (!p->r.model.p || !p->r.version.p) return invalid(p, "\"model\" and \"version\" are needed");
     p->r.device = (uint32_t)device;
-    p->r.load_ns = (int64_t)load;
+    p->r.load_ns = duration(load);
+    p->r.memory_bytes = MIN(p->r.memory_bytes, MEMORY_MAX);
     p->r.max_batch = (uint32_t)batch;
-    p->r.text.n = MIN(p->r.text.n, (size_t)TASK_MESSAGE_MAX);
+    p->r.text = clipped(p->r.text, TASK_MESSAGE_MAX);
     const JsonMember *unit = json_member(j, "unit_ns");
     size_t i, n;
     yyjson_val *key, *val;
@@ -434,10 +472,9 @@ static bool read_telemetry(const Json *j, Report *p)
     {
         uint64_t size, ns;
         if (parse_u64((Str){yyjson_get_str(key), yyjson_get_len(key)}, &size) ||
-            !json_val_uint(val, &ns) || size < 1 || size > 256 || (size & (size - 1)) ||
-            ns > (uint64_t)INT64_MAX)
+            !json_val_uint(val, &ns) || size < 1 || size > 256 || (size & (size - 1)))
             return invalid(p, "\"unit_ns\" gives nanoseconds for batches of 1, 2, 4 … 256");
-        p->r.unit_ns[__builtin_ctzll(size)] = (int64_t)ns;
+        p->r.unit_ns[__builtin_ctzll(size)] = duration(ns);
     }
     return true;
 }

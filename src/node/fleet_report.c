@@ -104,7 +104,7 @@ void fleet_task_log(const Fleet *f, uint64_t task_no, Buf *ret)
 static ReportAnswer log_text(Fleet *f, const WorkerReport *r)
 {
     const Task *t = core_task(f->shard->core, r->lease.task_no);
-    if (!t || t->token != r->lease.token) return REPORT_FENCED;
+    if (!t || !t->token || t->token != r->lease.token) return REPORT_FENCED;
     TaskLog *l = task_log(f, t->no);
     if (!l) {
         l = mem_new(sizeof *l);

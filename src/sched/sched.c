@@ -428,7 +428,7 @@ size_t sched_ahead(const Sched *s, const Task *t)
     const Flow *flow = own->line->flow;
     double cost = (double)model_cost(own->group->model), rank = 0;
     LIST_FOR (l, &flow->lines, Line, in_flow) {
-        if (l->row.group->model->served) rank += (double)row_rank(&l->row, t);
+        if (l == own->line || l->row.group->model->served) rank += (double)row_rank(&l->row, t);
     }
     double until = (double)flow->vt + rank * cost / flow->payer->weight;
     double others = rank;
@@ -449,7 +449,8 @@ size_t sched_ahead(const Sched *s, const Task *t)
 static size_t row_sane(const Row *r, size_t *solo)
 {
     size_t n = r->rest.len;
-    for (size_t i = 0; i < n; i++) *solo += CONTAINER_OF(r->rest.slots[i].node, Task, sched_node)->solo;
+    for (size_t i = 0; i < n; i++)
+        *solo += CONTAINER_OF(r->rest.slots[i].node, Task, sched_node)->solo;
     for (int i = 0; i < ROW_RUNS; i++) {
         const Task *before = NULL;
         for (const Task *t = r->runs[i].first; t; n++) {

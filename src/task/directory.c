@@ -38,6 +38,12 @@ static void drop_front(Directory *d)
 
 static void grow_to(Directory *d, uint64_t chunk)
 {
+    /* The last chunk stayed for its numbers: now they are all given out. */
+    if (d->len && d->chunks[d->len - 1] && d->chunks[d->len - 1]->used == 0) {
+        mem_free(d->chunks[d->len - 1]);
+        d->chunks[d->len - 1] = NULL;
+        drop_front(d);
+    }
     if (d->len == 0) d->base = chunk;
     CHECK(chunk >= d->base); /* numbers only grow; a removed chunk never comes back */
     size_t need = (size_t)(chunk - d->base) + 1;

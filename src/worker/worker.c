@@ -337,7 +337,7 @@ static Worker *worker_new(const WorkerOptions *o)
     if (o->name != NULL)
         snprintf(w->name, sizeof w->name, "%s", o->name);
     else
-        (void)gethostname(w->name, sizeof w->name - 1);
+        (void)gethostname(w->name, 63); /* as long as a worker's name may be */
     if (w->name[0] == '\0') strcpy(w->name, "worker");
     size_t n = strlen(o->server_url);
     while (n > 0 && o->server_url[n - 1] == '/') n--;

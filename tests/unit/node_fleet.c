@@ -533,6 +533,8 @@ static void tokens_fence(void **state)
     assert_int_equal(task(r, a)->state, TASK_SUCCEEDED);
     uint64_t seq = task(r, a)->last_seq;
     assert_int_equal(result(r, &h, third), REPORT_DUPLICATE);
+    WorkerReport log = {.kind = REPORT_LOG, .lease = {a, 0}, .text = STR("no lease, no word")};
+    assert_int_equal(report(r, &h, log), REPORT_FENCED);
     WorkerReport error = {
         .kind = REPORT_ERROR, .lease = third, .fail = FAIL_MODEL_ERROR, .text = STR("late")};
     assert_int_equal(report(r, &h, error), REPORT_DUPLICATE); /* the first word counts */

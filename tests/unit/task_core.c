@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "task/directory.h"
 #include "task/record.h"
 #include "task/task.h"
 
@@ -539,6 +540,33 @@ static void replay_is_exact(void **ctx)
     }
 }
 
+/* Tasks that leave as they come leave no memory behind, wherever a chunk of numbers ends. */
+static void directory_lets_go(void **state)
+{
+    (void)state;
+    Directory d = {0};
+    int thing;
+    uint64_t last = 100 * DIRECTORY_CHUNK, kept = DIRECTORY_CHUNK / 2;
+    for (uint64_t no = 1; no <= last; no++) {
+        directory_set(&d, no, &thing);
+        if (no != kept) directory_set(&d, no, NULL);
+    }
+    size_t chunks = 0;
+    for (size_t i = 0; i < d.len; i++) chunks += d.chunks[i] != NULL;
+    assert_int_equal(chunks, 2); /* that of the one kept, and the last */
+    assert_ptr_equal(directory_get(&d, kept), &thing);
+    directory_set(&d, kept, NULL);
+    for (uint64_t no = last + 1; no <= last + 10 * DIRECTORY_CHUNK; no++) {
+        directory_set(&d, no, &thing);
+        assert_ptr_equal(directory_get(&d, no), &thing);
+        assert_ptr_equal(directory_older(&d, UINT64_MAX), &thing);
+        directory_set(&d, no, NULL);
+    }
+    assert_true(d.len <= 2);
+    assert_int_equal(d.count, 0);
+    directory_done(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -552,6 +580,7 @@ int main(void)
         cmocka_unit_test(the_oldest_finished_leave_first),
         cmocka_unit_test(unknown_records_stop_the_reader),
         cmocka_unit_test(replay_is_exact),
+        cmocka_unit_test(directory_lets_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
