@@ -327,6 +327,8 @@ Decision shard_pause_model(Shard *s, Str name, bool paused)
 
 /* ---- time ---- */
 
+#define PAUSE_NS (5 * NS_PER_S) /* the loop turns at least once a second */
+
 /* A bounded share of what is due: the loop must see its sockets in between. */
 #define DUE_MAX 2000
 
@@ -338,7 +340,11 @@ int64_t shard_step(Shard *s)
      * must end only because there was no room for a while. */
     int64_t next = fleet_look(s->fleet, now);
     if (now < s->retry_ns) return MIN(next, s->retry_ns); /* the log has no room: give it time */
-    bool freeze = stalled(s) || fleet_freezes_leases(s->fleet, now);
+    /* We slept (a suspend, a stopped process): the workers had nobody to answer to meanwhile. */
+    if (s->stepped_ns && now - s->stepped_ns > PAUSE_NS)
+        s->freeze_until_ns = now + core_limits(s->core)->lease_ns;
+    s->stepped_ns = now;
+    bool freeze = stalled(s) || now < s->freeze_until_ns || fleet_freezes_leases(s->fleet, now);
     for (int n = 0; core_due(s->core, now, freeze, &s->builder); n++) {
         Decision d;
         if (!shard_commit(s, true, &d)) return MIN(next, s->retry_ns);

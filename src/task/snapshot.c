@@ -9,6 +9,7 @@
  * writes and reads it. */
 #include "task/core.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define SNAPSHOT_VERSION 1
@@ -323,6 +324,23 @@ static void item_end(Writer *w, size_t start)
         item_end(w, start_);                                                                       \
     } while (0)
 
+static int by_name(const void *a, const void *b, void *core)
+{
+    return str_cmp(core_sym(core, ((const Tenant *)a)->sym),
+                   core_sym(core, ((const Tenant *)b)->sym));
+}
+
+/* By name, and without those that only the configuration names: neither may show in the hash. */
+static void write_tenants(Writer *w)
+{
+    Core *c = w->pass.c;
+    Tenant *sorted = mem_dup(c->tenants, c->tenants_len * sizeof *sorted);
+    qsort_r(sorted, c->tenants_len, sizeof *sorted, by_name, c);
+    for (uint32_t i = 0; i < c->tenants_len; i++)
+        if (sorted[i].submitted_total) WRITE_ITEM(w, ITEM_TENANT, tenant(p, &sorted[i]));
+    mem_free(sorted);
+}
+
 int core_snapshot(const Core *core, int (*put)(void *ctx, Str piece), void *ctx)
 {
     Core *c = (Core *)core; /* the passes read when they write: nothing changes */
@@ -335,9 +353,7 @@ int core_snapshot(const Core *core, int (*put)(void *ctx, Str piece), void *ctx)
         Str kind = str_from(c->flags[i].kind), subject = str_from(c->flags[i].subject);
         WRITE_ITEM(w, ITEM_FLAG, (p_str(p, &kind), p_str(p, &subject)));
     }
-    for (uint32_t i = 0; i < c->tenants_len; i++)
-        if (c->tenants[i].submitted_total) /* not those that only the configuration names */
-            WRITE_ITEM(w, ITEM_TENANT, tenant(p, &c->tenants[i]));
+    write_tenants(w);
     for (File *f = directory_newer(&c->files, 0); f && !w->err;
          f = directory_newer(&c->files, f->no))
         WRITE_ITEM(w, ITEM_FILE, file(p, f));

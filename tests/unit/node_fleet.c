@@ -459,7 +459,7 @@ static void new_process_ends_the_orphans(void **state)
     turn(r, SEC(2));
     assert_int_equal(task(r, a)->state, TASK_RUNNING);
     assert_true(task(r, a)->token != old_a.token);
-    turn(r, SEC(29)); /* b never comes back */
+    for (int i = 0; i < 29; i++) turn(r, SEC(1)); /* b never comes back */
     assert_int_equal(task(r, b)->state, TASK_QUEUED);
     assert_int_equal(task(r, b)->fail, FAIL_WORKER_LOST);
     assert_false(fleet_known(r->fleet, str_from(wa.id)) || fleet_known(r->fleet, str_from(wb.id)));
@@ -603,6 +603,23 @@ static void full_disk_goes_on_with_what_there_is(void **state)
 }
 
 /* Not even the reserved room is left. Workers that live keep their leases all the while. */
+/* The whole process slept (a suspend): its workers get a lease's time to speak up. */
+static void leases_outlive_a_pause(void **state)
+{
+    Rig *r = *state;
+    uint64_t a = submit(r);
+    (void)hello(r, "w", NULL, NULL, 0);
+    uint64_t token = held(r, a).token;
+    assert_true(token);
+    turn(r, SEC(1));
+    turn(r, SEC(300));
+    for (int i = 0; i < 28; i++) turn(r, SEC(1));
+    assert_int_equal(task(r, a)->token, token);
+    for (int i = 0; i < 5; i++) turn(r, SEC(1));
+    assert_int_equal(task(r, a)->state, TASK_QUEUED);
+    assert_int_equal(task(r, a)->fail, FAIL_WORKER_LOST);
+}
+
 static void leases_outlive_a_full_log(void **state)
 {
     Rig *r = *state;
@@ -679,6 +696,7 @@ int main(void)
         TEST(tokens_fence),
         TEST(deadline_passes_within_a_turn),
         TEST(full_disk_goes_on_with_what_there_is),
+        TEST(leases_outlive_a_pause),
         TEST(leases_outlive_a_full_log),
         TEST(hello_waits_for_the_log),
     };
