@@ -1,7 +1,7 @@
 /* fleet_crash.c: what a crash of a local worker's process costs, and whom.
  *
- *  C1  A task that ran alone pays an attempt: it did it. Of several any one may have: none pays, and
- *      each runs alone from then on, so that the next crash names the one.
+ *  C1  A task that ran alone pays an attempt: it did it. Of several any one may have: none pays,
+ *      and each runs alone from then on, so that the next crash names the one.
  *  C2  One task that crashes again and again is a bad task, and its attempts end. Many crashes of
  *      which each has another cause, with no result in between, are a bad machine: a crash loop. It
  *      is shown, burns no attempts, and the process is started again slowly. */

@@ -91,8 +91,8 @@ ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *d
 bool fleet_holds(const Fleet *f, Str worker_id, uint64_t task_no);
 bool fleet_lease_is_live(const Fleet *f, uint64_t task_no, uint64_t token);
 Decision fleet_order(Fleet *f, Str worker_id, Str order);
-/* A supervised worker's process ended: its leases end at once. True: it is in a crash loop, start it
- * again slowly. */
+/* A supervised worker's process ended: its leases end at once. True: it is in a crash loop, start
+ * it again slowly. */
 bool fleet_process_ended(Fleet *f, Str worker_name, bool crashed);
 /* Ask all workers to finish or hand back; exit: local ones then end. */
 void fleet_drain_all(Fleet *f);
