@@ -81,7 +81,7 @@ static int read_input(const char *source, Body *b)
     int status = read_source(source, &text);
     if (status == CLI_OK) {
         yyjson_read_err e = {0};
-        yyjson_doc *doc = yyjson_read_opts((char *)text.data, text.len, 0, NULL, &e);
+        yyjson_doc *doc = yyjson_read_opts((char *)text.data, text.len, YYJSON_READ_NUMBER_AS_RAW, NULL, &e);
         if (doc)
             b->input = yyjson_val_mut_copy(b->doc, yyjson_doc_get_root(doc));
         else
@@ -106,7 +106,7 @@ static const char *split_pair(Body *b, const char *option, const char *pair, con
 
 static yyjson_mut_val *json_or_text(Body *b, const char *value)
 {
-    yyjson_doc *doc = yyjson_read(value, strlen(value), 0);
+    yyjson_doc *doc = yyjson_read(value, strlen(value), YYJSON_READ_NUMBER_AS_RAW);
     yyjson_mut_val *v = doc ? yyjson_val_mut_copy(b->doc, yyjson_doc_get_root(doc))
                             : yyjson_mut_strcpy(b->doc, value);
     yyjson_doc_free(doc);

@@ -27,6 +27,7 @@ typedef struct {
     bool multipart;
     Buf pending, chunk;
     bool whole, busy, finishing, published;
+    bool undo; /* of the job under way: it removes what was written. Set before it starts */
     int fd, err;
     uint64_t size;
     Sha256Run *run;
@@ -44,7 +45,7 @@ static void write_work(uv_work_t *w)
     Upload *u = CONTAINER_OF(w, Upload, work);
     char path[600];
     files_tmp_path(u->g, u->id, path);
-    if (!u->x && u->fd >= 0) { /* given up */
+    if (u->undo) {
         close(u->fd);
         unlink(path);
         u->fd = -1;
@@ -92,6 +93,7 @@ static void write_after(uv_work_t *w, int status);
 static void start_job(Upload *u)
 {
     u->busy = true;
+    u->undo = !u->x;
     u->g->jobs++;
     CHECK(uv_queue_work(u->g->loop, &u->work, write_work, write_after) == 0);
 }
