@@ -54,6 +54,9 @@ void say(SayLevel level, const char *fmt, ...)
     } else {
         buf_put_time(&line, ns);
         buf_printf(&line, " %-5s %s: ", names[level], setup.component);
+        for (size_t i = 0; i < text.len; i++) /* a model's words may hold anything */
+            if ((text.data[i] < 0x20 && text.data[i] != '\n') || text.data[i] == 0x7f)
+                text.data[i] = '?';
         buf_put_str(&line, buf_str(&text));
         buf_putc(&line, '\n');
     }

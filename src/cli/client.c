@@ -183,7 +183,7 @@ static int explain_problem(const Client *c, const HttpReply *r, yyjson_val *prob
 int client_explain(const Client *c, int err, const HttpReply *r)
 {
     if (err) return explain_silence(c, err, r);
-    yyjson_doc *doc = yyjson_read((const char *)r->body.data, r->body.len, 0);
+    yyjson_doc *doc = yyjson_read((const char *)r->body.data, r->body.len, ANSWER_FLAGS);
     int status = explain_problem(c, r, yyjson_doc_get_root(doc));
     yyjson_doc_free(doc);
     return status;
@@ -228,7 +228,7 @@ int client_call(const Client *c, const Call *call, HttpReply *ret)
 
 yyjson_doc *reply_json(const Client *c, const HttpReply *r, int *ret_status)
 {
-    yyjson_doc *doc = yyjson_read((const char *)r->body.data, r->body.len, 0);
+    yyjson_doc *doc = yyjson_read((const char *)r->body.data, r->body.len, ANSWER_FLAGS);
     if (!doc) {
         *ret_status = fail(CLI_SERVER, "%s answered with something that is not JSON", c->url);
         hint("is that a Headrace server?");
@@ -268,7 +268,7 @@ void print_value(yyjson_val *v)
 
 void print_json(Str json)
 {
-    yyjson_doc *doc = terminal()->out_tty ? yyjson_read(json.p, json.n, 0) : NULL;
+    yyjson_doc *doc = terminal()->out_tty ? yyjson_read(json.p, json.n, ANSWER_FLAGS) : NULL;
     if (doc) {
         print_value(yyjson_doc_get_root(doc));
         yyjson_doc_free(doc);

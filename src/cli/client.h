@@ -38,6 +38,9 @@ void put_path(Buf *b, const char *prefix, const char *id, const char *suffix);
 
 /* ---- answers ---- */
 
+/* An output may hold numbers that fit no C type, such as 1e999: they stay text. */
+#define ANSWER_FLAGS YYJSON_READ_BIGNUM_AS_RAW
+
 /* Parses; NULL: said, and *ret_status is CLI_SERVER. Free with yyjson_doc_free. */
 yyjson_doc *reply_json(const Client *c, const HttpReply *r, int *ret_status);
 Str json_text(yyjson_val *object, const char *key); /* "" when it is no text */

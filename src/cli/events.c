@@ -58,7 +58,7 @@ static void print_event(Reader *r)
         print_json(buf_str(&r->data));
     } else {
         Buf line = {0};
-        yyjson_doc *doc = yyjson_read((const char *)r->data.data, r->data.len, 0);
+        yyjson_doc *doc = yyjson_read((const char *)r->data.data, r->data.len, ANSWER_FLAGS);
         put_event(r, yyjson_doc_get_root(doc), &line);
         out_buf(&line);
         yyjson_doc_free(doc);

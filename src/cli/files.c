@@ -46,7 +46,7 @@ static int put_files(const Args *a, const Client *c)
     for (size_t i = 1; i < a->words_len && status == CLI_OK; i++) {
         Buf json = {0};
         status = upload_file(c, a->words[i], &json);
-        yyjson_doc *doc = yyjson_read((const char *)json.data, json.len, 0);
+        yyjson_doc *doc = yyjson_read((const char *)json.data, json.len, ANSWER_FLAGS);
         if (status == CLI_OK && c->json) {
             print_json(buf_str(&json));
         } else if (status == CLI_OK) {

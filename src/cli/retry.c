@@ -12,7 +12,7 @@ static int follow(const Args *a, const Client *c, const char *id)
     Buf json = {0};
     int status = task_follow(c, &(Watch){.id = id}, &json);
     if (status == CLI_OK) {
-        yyjson_doc *doc = yyjson_read((const char *)json.data, json.len, 0);
+        yyjson_doc *doc = yyjson_read((const char *)json.data, json.len, ANSWER_FLAGS);
         status = task_deliver(c, yyjson_doc_get_root(doc), args_text(a, "output", NULL));
         yyjson_doc_free(doc);
     }

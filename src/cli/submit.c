@@ -81,7 +81,8 @@ static int read_input(const char *source, Body *b)
     int status = read_source(source, &text);
     if (status == CLI_OK) {
         yyjson_read_err e = {0};
-        yyjson_doc *doc = yyjson_read_opts((char *)text.data, text.len, YYJSON_READ_NUMBER_AS_RAW, NULL, &e);
+        yyjson_doc *doc = yyjson_read_opts((char *)text.data, text.len,
+                                           YYJSON_READ_NUMBER_AS_RAW, NULL, &e);
         if (doc)
             b->input = yyjson_val_mut_copy(b->doc, yyjson_doc_get_root(doc));
         else
@@ -120,7 +121,7 @@ static int add_file(const Client *c, Body *b, const char *pair)
     if (!path) return CLI_USAGE;
     int status = upload_file(c, path, &json);
     if (status == CLI_OK) {
-        yyjson_doc *doc = yyjson_read((const char *)json.data, json.len, 0);
+        yyjson_doc *doc = yyjson_read((const char *)json.data, json.len, ANSWER_FLAGS);
         Str id = json_text(yyjson_doc_get_root(doc), "id");
         yyjson_mut_val *file = yyjson_mut_obj(b->doc);
         yyjson_mut_obj_add_strncpy(b->doc, file, "$file", id.p, id.n);
@@ -243,7 +244,7 @@ static int follow(const Args *a, const Client *c, const char *id)
     Watch w = {.id = id, .timeout_ms = (int64_t)(timeout * 1000)};
     if (status == CLI_OK) status = task_follow(c, &w, &json);
     if (status == CLI_OK) {
-        yyjson_doc *doc = yyjson_read((const char *)json.data, json.len, 0);
+        yyjson_doc *doc = yyjson_read((const char *)json.data, json.len, ANSWER_FLAGS);
         yyjson_val *task = yyjson_doc_get_root(doc);
         Buf took = {0};
         put_task_took(&took, task, 0);

@@ -14,7 +14,7 @@ static int wait_one(const Client *c, const char *id, const char *label, int64_t 
     Watch w = {.id = id, .label = label, .timeout_ms = timeout_ms};
     int status = task_follow(c, &w, &json);
     if (status == CLI_OK) {
-        yyjson_doc *doc = yyjson_read((const char *)json.data, json.len, 0);
+        yyjson_doc *doc = yyjson_read((const char *)json.data, json.len, ANSWER_FLAGS);
         status = task_deliver(c, yyjson_doc_get_root(doc), file);
         yyjson_doc_free(doc);
     }

@@ -74,7 +74,7 @@ static void take_end(Watcher *w, yyjson_val *event)
 
 static void on_event(Watcher *w, Str data)
 {
-    yyjson_doc *doc = yyjson_read(data.p, data.n, 0);
+    yyjson_doc *doc = yyjson_read(data.p, data.n, ANSWER_FLAGS);
     yyjson_val *event = yyjson_doc_get_root(doc);
     if (event) take_status(w, event);
     if (event && !w->over) take_end(w, event);
@@ -135,7 +135,7 @@ static void on_look_end(void *ctx, int err, HttpReply *reply)
         return;
     }
     if (reply->status != 200) return;
-    yyjson_doc *doc = yyjson_read((const char *)reply->body.data, reply->body.len, 0);
+    yyjson_doc *doc = yyjson_read((const char *)reply->body.data, reply->body.len, ANSWER_FLAGS);
     yyjson_val *task = yyjson_doc_get_root(doc);
     if (task) take_status(w, task);
     if (task_is_terminal(json_text(task, "status"))) {

@@ -388,7 +388,8 @@ static void line_progress(EngineTask *t, yyjson_val *progress)
 /* The child may be gone afterwards. */
 static void line_take(Exec *x, Str line)
 {
-    yyjson_doc *doc = yyjson_read(line.p, line.n, 0);
+    /* numbers that fit no C type stay text, and so what they are */
+    yyjson_doc *doc = yyjson_read(line.p, line.n, YYJSON_READ_BIGNUM_AS_RAW);
     yyjson_val *o = yyjson_doc_get_root(doc), *id = yyjson_obj_get(o, "id");
     if (!yyjson_is_obj(o)) {
         line_wrong(x, "a line that is no JSON object", line);
@@ -574,7 +575,7 @@ static bool put_input(Exec *x, EngineTask *t, Buf *line, EngineError *err)
             if (line->data[i] == '\n' || line->data[i] == '\r') line->data[i] = ' ';
         return true;
     }
-    yyjson_doc *doc = yyjson_read(t->input.p, t->input.n, 0);
+    yyjson_doc *doc = yyjson_read(t->input.p, t->input.n, YYJSON_READ_BIGNUM_AS_RAW);
     yyjson_mut_doc *out = doc ? yyjson_doc_mut_copy(doc, NULL) : NULL;
     bool ok = false;
     if (!out) {

@@ -166,6 +166,7 @@ typedef struct {
     uint32_t connections_max;   /* 10,000 */
     uint32_t idle_timeout_ms;   /* 60,000 */
     uint32_t header_timeout_ms; /* 10,000: a request's head must be whole by then */
+    uint32_t ping_s;             /* told to workers; default 5 */
     double tenant_rate;         /* submits a second a tenant; 0: no limit */
 } GatewayOptions;
 void gateway_options_default(GatewayOptions *o);

@@ -11,11 +11,10 @@
 #define MODELS_MAX       1024
 #define RUNNING_MAX      4096
 #define TEXT_MAX         4096 /* of a model's description */
-#define PING_S           5 /* six of them in a lease of 30 s: one lost is no matter */
 /* What the fleet keeps of a worker's words. */
-#define NAME_MAX_LEN        63
-#define KIND_MAX_LEN        31
-#define RUNTIME_MAX_LEN     127
+#define NAME_MAX_LEN    63
+#define KIND_MAX_LEN    31
+#define RUNTIME_MAX_LEN 127
 /* No sum or product that the scheduler makes of a worker's numbers may overflow. */
 #define DURATION_MAX (30 * 86400 * NS_PER_S)
 #define MEMORY_MAX   (1ULL << 50)
@@ -219,7 +218,7 @@ void worker_register(Exchange *x)
         buf_puts(b, "{\"worker\":");
         json_put_str(b, str_from(id));
         buf_printf(b, ",\"protocol\":%d,\"lease_s\":%lld,\"ping_s\":%d,\"refused\":[", PROTOCOL,
-                   (long long)(core_limits(core_of(g))->lease_ns / NS_PER_S), PING_S);
+                   (long long)(core_limits(core_of(g))->lease_ns / NS_PER_S), (int)g->o.ping_s);
         buf_put_str(b, buf_str(&refused));
         buf_puts(b, "],\"stale\":[");
         buf_put_str(b, buf_str(&stale));

@@ -227,7 +227,9 @@ QueueEstimate fleet_estimate(const Fleet *f, const Task *t)
         if (w->stream) devices += w->devices_len;
     if (m && m->run_ns && devices)
         e.estimated_start_ns = shard_now_ns(f->shard) +
-                               (int64_t)e.ahead * m->run_ns / (int64_t)(devices * m->max_batch);
+                               (int64_t)MIN((double)e.ahead * (double)m->run_ns /
+                                                (double)(devices * m->max_batch),
+                                            1e18);
     return e;
 }
 

@@ -70,8 +70,11 @@ static ReportAnswer error(Fleet *f, const WorkerReport *r, Buf *detail)
                       core_release(s->core, r->lease.task_no, r->lease.token, FAIL_MODEL_CRASHED,
                                    false, r->usage, shard_now_ns(s), &s->builder),
                       detail);
-    Decision d = core_fail(s->core, r->lease.task_no, r->lease.token, r->fail, r->retryable,
-                           r->text, r->usage, shard_now_ns(s), &s->builder);
+    /* These are the platform's words, not a worker's. */
+    FailCode fail = r->fail == FAIL_EXPIRED || r->fail == FAIL_WORKER_LOST ? FAIL_INTERNAL
+                                                                           : r->fail;
+    Decision d = core_fail(s->core, r->lease.task_no, r->lease.token, fail, r->retryable, r->text,
+                           r->usage, shard_now_ns(s), &s->builder);
     return settle(f, d, detail);
 }
 

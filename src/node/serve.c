@@ -212,7 +212,8 @@ static void on_signal(uv_signal_t *sig, int number)
     (void)number;
     if (s->phase == ENDING) return;
     if (s->signals++ == 0) {
-        say_info("shutting down: %zu running task(s) may finish; a second signal hurries",
+        say_info("shutting down: of %zu running task(s) those of local workers may finish, "
+                 "workers elsewhere keep theirs; a second signal hurries",
                  fleet_running(shard_fleet(s->shard)));
         unlink(s->endpoint);
         shard_drain(s->shard);
@@ -391,6 +392,7 @@ static int open_gateway(Server *s, Buf *why)
     o.idle_timeout_ms = c->timeouts.idle_ms;
     o.header_timeout_ms = c->timeouts.header_ms;
     o.tenant_rate = c->limits.submit_rate;
+    o.ping_s = c->timeouts.ping_s;
     s->ports_ctx = (PortsContext){.shard = s->shard, .ready = ready, .ready_ctx = s};
     ports_fill(&s->ports, &s->ports_ctx);
     int err = worker_key(s, &o.worker_key);

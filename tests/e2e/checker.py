@@ -245,7 +245,8 @@ class Checker:
             for _, _, view, _ in views:
                 started = _ms(view["started_at"])
                 if started is not None and started + SLACK_MS < created + delay:
-                    self.bad(9, f"{id} started {started - created:.0f} ms after its accept, with a delay of {delay:.0f} ms")
+                    self.bad(
+    9, f"{id} started {started - created:.0f} ms after its accept, with a delay of {delay:.0f} ms")
                     break
                 if started is not None and deadline is not None and started > deadline + SLACK_MS:
                     self.bad(9, f"{id} started {started - deadline:.0f} ms after its deadline")

@@ -61,7 +61,8 @@ MALFORMED = {
                               body="0\r\n\r\n"), 400),
     "another coding": (request(POST, HOST, TYPE, "Transfer-Encoding: gzip, chunked", body="0\r\n\r\n"), (400, 501)),
     "identity coding": (request(POST, HOST, TYPE, "Transfer-Encoding: identity", body=""), (400, 501)),
-    "chunked with a vertical tab": (request(POST, HOST, TYPE, "Transfer-Encoding: \x0bchunked", body="0\r\n\r\n"), (400, 501)),
+    "chunked with a vertical tab": (
+        request(POST, HOST, TYPE, "Transfer-Encoding: \x0bchunked", body="0\r\n\r\n"), (400, 501)),
     "negative length": (request(POST, HOST, TYPE, "Content-Length: -1"), 400),
     "length with a sign": (request(POST, HOST, TYPE, "Content-Length: +26", body=TASK), 400),
     "length in hex": (request(POST, HOST, TYPE, "Content-Length: 0x1a", body=TASK), 400),
@@ -98,7 +99,8 @@ MALFORMED = {
     "negative chunk": (request(POST, HOST, TYPE, "Transfer-Encoding: chunked", body="-1\r\n{}\r\n0\r\n\r\n"), 400),
     "chunk size overflows": (request(POST, HOST, TYPE, "Transfer-Encoding: chunked",
                                      body="fffffffffffffffff\r\n{}\r\n0\r\n\r\n"), 400),
-    "chunk longer than it says": (request(POST, HOST, TYPE, "Transfer-Encoding: chunked", body="2\r\n{}{}\r\n0\r\n\r\n"), 400),
+    "chunk longer than it says": (
+        request(POST, HOST, TYPE, "Transfer-Encoding: chunked", body="2\r\n{}{}\r\n0\r\n\r\n"), 400),
     "chunk with a bare LF": (request(POST, HOST, TYPE, "Transfer-Encoding: chunked", body="2\n{}\n0\n\n"), 400),
     "endless chunk extension": (request(POST, HOST, TYPE, "Transfer-Encoding: chunked",
                                         body="2;" + "x" * 40000 + "\r\n{}\r\n0\r\n\r\n"), (400, 431)),
@@ -174,7 +176,8 @@ def test_expect_continue(server):
             got += piece
     assert parse_answers(got)[0].status == 202
     # A refusal needs no body first.
-    _, p = refused(server, request(POST, HOST, TYPE, "Content-Length: 999999999", "Expect: 100-continue"), 413, "too_large")
+    _, p = refused(server, request(POST, HOST, TYPE, "Content-Length: 999999999",
+                   "Expect: 100-continue"), 413, "too_large")
     assert p
 
 
@@ -218,12 +221,30 @@ def test_clients_that_leave(server):
     c = server.client()
     id = c.new({"sleep_ms": 300, "units": 3})
     parts = urlsplit(server.endpoint)
-    for data in (b"", b"GET /li", request(GET, HOST), request(POST, HOST, TYPE, LENGTH, body=TASK[:5]),
-                 request(f"GET /v1/tasks/{id}/events HTTP/1.1", HOST), request(f"GET /v1/tasks/{id}?wait=30 HTTP/1.1", HOST),
-                 request("GET /metrics HTTP/1.1", HOST) * 50,
-                 request("POST /v1/files HTTP/1.1", HOST, "Content-Length: 1000000", body=b"x" * 70000),
-                 request("POST /v1/tasks:batch HTTP/1.1", HOST, "Content-Type: application/x-ndjson",
-                         "Transfer-Encoding: chunked", body=f"1b\r\n{TASK}\n\r\n")):
+    for data in (b"",
+    b"GET /li",
+    request(GET,
+    HOST),
+    request(POST,
+    HOST,
+    TYPE,
+    LENGTH,
+    body=TASK[:5]),
+    request(f"GET /v1/tasks/{id}/events HTTP/1.1",
+    HOST),
+    request(f"GET /v1/tasks/{id}?wait=30 HTTP/1.1",
+    HOST),
+    request("GET /metrics HTTP/1.1",
+    HOST) * 50,
+    request("POST /v1/files HTTP/1.1",
+    HOST,
+    "Content-Length: 1000000",
+    body=b"x" * 70000),
+    request("POST /v1/tasks:batch HTTP/1.1",
+    HOST,
+    "Content-Type: application/x-ndjson",
+    "Transfer-Encoding: chunked",
+     body=f"1b\r\n{TASK}\n\r\n")):
         for linger in (False, True):
             s = socket.create_connection((parts.hostname, parts.port), timeout=5)
             s.sendall(data)
@@ -250,7 +271,8 @@ def test_uploads_that_break_off_leave_nothing(server):
 
 # ---- who may ask ----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.", "0.0.0.0", "localhost:1@evil"])
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example",
+                         "localhost.", "0.0.0.0", "localhost:1@evil"])
 def test_foreign_hosts(server, host):
     """A name that somebody points at this machine (DNS rebinding) gets nowhere."""
     answers = parse_answers(raw(server.endpoint, request(GET, f"Host: {host}", "Connection: close")))
@@ -268,8 +290,14 @@ def test_foreign_origins(server, origin):
     """A page in somebody's browser gets nowhere, whatever the method."""
     port = urlsplit(server.endpoint).port
     for line in (GET, POST):
-        a = parse_answers(raw(server.endpoint, request(line, f"Host: localhost:{port}", f"Origin: {origin}", TYPE, LENGTH,
-                                                       "Connection: close", body=TASK)))[0]
+        a = parse_answers(raw(server.endpoint,
+    request(line,
+    f"Host: localhost:{port}",
+    f"Origin: {origin}",
+    TYPE,
+    LENGTH,
+    "Connection: close",
+     body=TASK)))[0]
         a.problem(403, "forbidden")
         assert "access-control-allow-origin" not in a.headers
     own = request(GET, f"Host: localhost:{port}", f"Origin: http://localhost:{port}", "Connection: close")
@@ -284,7 +312,14 @@ def test_workers_need_their_key(server):
     c = server.client()
     for path, kind in (("/v1/worker/register", "application/json"), ("/v1/worker/x/reports", "application/x-ndjson")):
         c.post(path, b"{}", headers={"Content-Type": kind}).problem(401, "unauthorized")
-        c.post(path, b"{}", headers={"Content-Type": kind, "Authorization": "Bearer hr_worker_wrong"}).problem(401, "unauthorized")
+        c.post(
+    path,
+    b"{}",
+    headers={
+        "Content-Type": kind,
+        "Authorization": "Bearer hr_worker_wrong"}).problem(
+            401,
+             "unauthorized")
     c.get("/v1/worker/x/stream").problem(401, "unauthorized")
     c.get("/v1/tasks", headers={"Authorization": "Bearer hr_live_wrong"}).problem(401, "unauthorized")
     c.get("/v1/tasks", headers={"Authorization": "Basic YTpi"}).problem(401, "unauthorized")
@@ -294,9 +329,20 @@ def test_bad_words_of_workers(server):
     w = Client(server.endpoint, server.worker_key)
     nd = {"Content-Type": "application/x-ndjson"}
     hello = {"protocol": [1], "name": "w", "devices": [{"index": 0, "kind": "cpu"}], "models": []}
-    for bad in ({}, [], {"protocol": [99]}, hello | {"protocol": [2]}, hello | {"devices": []}, hello | {"devices": 5},
-                hello | {"name": ""}, hello | {"models": [{"name": "x"}]}, hello | {"models": [{"name": "a:b", "version": "1"}]},
-                {k: v for k, v in hello.items() if k != "devices"}):
+    for bad in (
+    {}, [], {
+        "protocol": [99]}, hello | {
+            "protocol": [2]}, hello | {
+                "devices": []}, hello | {
+                    "devices": 5}, hello | {
+                        "name": ""}, hello | {
+                            "models": [
+                                {
+                                    "name": "x"}]}, hello | {
+                                        "models": [
+                                            {
+                                                "name": "a:b", "version": "1"}]}, {
+                                                    k: v for k, v in hello.items() if k != "devices"}):
         r = w.post("/v1/worker/register", bad)
         assert 400 <= r.status < 500, (bad, r)
         r.problem(r.status, r.json["code"])
@@ -321,21 +367,35 @@ def test_bad_words_of_workers(server):
 # ---- JSON -----------------------------------------------------------------------------------------
 
 BAD_JSON = {
-    "empty": b"", "blank": b"  ", "cut": b'{"model":"echo","input":', "not json": b"model=echo", "two": TASK.encode() * 2,
-    "trailing comma": b'{"model":"echo","input":[1,]}', "single quotes": b"{'model':'echo'}",
-    "comment": b'{"model":"echo",/*x*/"input":1}', "NaN": b'{"model":"echo","input":NaN}',
-    "Infinity": b'{"model":"echo","input":-Infinity}', "leading zero": b'{"model":"echo","input":01}',
-    "plus": b'{"model":"echo","input":+1}', "hex": b'{"model":"echo","input":0x1}', "dot": b'{"model":"echo","input":.5}',
-    "bad escape": b'{"model":"echo","input":"\\x"}', "raw newline": b'{"model":"echo","input":"a\nb"}',
-    "NUL": b'{"model":"echo","input":"a\0b"}', "bad UTF-8": b'{"model":"echo","input":"\xff\xfe"}',
-    "overlong UTF-8": b'{"model":"echo","input":"\xc0\xaf"}', "lone surrogate": b'{"model":"echo","input":"\\ud800"}',
-    "surrogate in UTF-8": b'{"model":"echo","input":"\xed\xa0\x80"}', "byte order mark": b"\xef\xbb\xbf" + TASK.encode(),
-    "UTF-16": TASK.encode("utf-16"), "gzip": b"\x1f\x8b\x08\x00\x00\x00\x00\x00",
+    "empty": b"",
+    "blank": b"  ",
+    "cut": b'{"model":"echo","input":',
+    "not json": b"model=echo",
+    "two": TASK.encode() * 2,
+    "trailing comma": b'{"model":"echo","input":[1,]}',
+    "single quotes": b"{'model':'echo'}",
+    "comment": b'{"model":"echo",/*x*/"input":1}',
+    "NaN": b'{"model":"echo","input":NaN}',
+    "Infinity": b'{"model":"echo","input":-Infinity}',
+    "leading zero": b'{"model":"echo","input":01}',
+    "plus": b'{"model":"echo","input":+1}',
+    "hex": b'{"model":"echo","input":0x1}',
+    "dot": b'{"model":"echo","input":.5}',
+    "bad escape": b'{"model":"echo","input":"\\x"}',
+    "raw newline": b'{"model":"echo","input":"a\nb"}',
+    "NUL": b'{"model":"echo","input":"a\0b"}',
+    "bad UTF-8": b'{"model":"echo","input":"\xff\xfe"}',
+    "overlong UTF-8": b'{"model":"echo","input":"\xc0\xaf"}',
+    "lone surrogate": b'{"model":"echo","input":"\\ud800"}',
+    "surrogate in UTF-8": b'{"model":"echo","input":"\xed\xa0\x80"}',
+    "byte order mark": b"\xef\xbb\xbf" + TASK.encode(),
+    "UTF-16": TASK.encode("utf-16"),
+    "gzip": b"\x1f\x8b\x08\x00\x00\x00\x00\x00",
     "depth 10,000": b'{"model":"echo","input":' + b"[" * 10000 + b"]" * 10000 + b"}",
     "depth 10,000 of objects": b'{"model":"echo","input":' + b'{"a":' * 10000 + b"1" + b"}" * 10000 + b"}",
     "depth 10,000, never closed": b"[" * 10000,
     "depth 65": b'{"model":"echo","input":' + b"[" * 64 + b"]" * 64 + b"}",
-}
+     }
 
 
 @pytest.mark.parametrize("name", BAD_JSON)
@@ -430,7 +490,8 @@ def test_unknown_routes(client):
 
 @pytest.mark.parametrize("method,path,allow", [
     ("DELETE", "/v1/tasks", {"GET", "HEAD", "POST"}), ("PUT", "/v1/tasks/x", {"GET", "HEAD", "DELETE"}),
-    ("GET", "/v1/tasks/x/cancel", {"POST"}), ("POST", "/livez", {"GET", "HEAD"}), ("PATCH", "/v1/models", {"GET", "HEAD"}),
+    ("GET", "/v1/tasks/x/cancel", {"POST"}), ("POST", "/livez", {"GET", "HEAD"}),
+    ("PATCH", "/v1/models", {"GET", "HEAD"}),
     ("GET", "/v1/tasks:batch", {"POST"}), ("OPTIONS", "/v1/tasks", {"GET", "HEAD", "POST"})])
 def test_wrong_methods_say_which_are_right(client, method, path, allow):
     r = client.request(method, path)
@@ -449,7 +510,10 @@ def test_wrong_content_types(client, kind):
 
 def test_bodies_where_none_belong(client):
     id = client.new(1, delay_s=600)
-    client.post(f"/v1/tasks/{id}/cancel", b"[1,2,3]", headers={"Content-Type": "application/json"}).problem(400, "invalid_request")
+    client.post(f"/v1/tasks/{id}/cancel",
+    b"[1,2,3]",
+    headers={"Content-Type": "application/json"}).problem(400,
+     "invalid_request")
     assert client.task(id)["status"] == "queued"
     client.post(f"/v1/tasks/{id}/cancel", b"{}", headers={"Content-Type": "application/json"}).expect(200)
     client.request("GET", "/livez", b"body").expect(200, 400)
@@ -482,7 +546,8 @@ def test_bad_uploads(client):
     r = client.upload(b"x", kind="text/html\x01").expect(400)
     page = client.upload(b"<script>alert(1)</script>", kind="text/html").expect(201).json
     r = client.get(f"/v1/files/{page['id']}/content").expect(200)
-    assert r.headers["content-disposition"].startswith("attachment") and r.headers["x-content-type-options"] == "nosniff"
+    assert r.headers["content-disposition"].startswith(
+        "attachment") and r.headers["x-content-type-options"] == "nosniff"
 
 
 def test_refusals_leave_nothing_in_the_log(client):

@@ -81,9 +81,19 @@ def test_ways_to_give_the_input(run, tmp_path):
     run("submit", status=USAGE)
 
 
+def test_numbers_that_fit_no_type_pass_through(run):
+    text = '{"n":[1e999,123456789012345678901234567890,-0.0]}'
+    assert run("submit", "echo", "-i", text, "--wait").stdout.strip() == text
+    p = run("submit", "echo", "-i", "{}", "--set", "n=18446744073709551616")
+    assert run("wait", p.stdout.strip()).stdout.strip() == '{"n":18446744073709551616}'
+    id = submit(run, "echo", "-i", text)
+    run("wait", id)
+    assert "1e999" in run("get", id).stdout
+
+
 def test_submit_options(run):
-    id = submit(run, "echo:1", "-i", "1", "--priority", "batch", "--deadline", "10m", "--delay", "2m", "--max-attempts", "5",
-                "--metadata", "a=b", "--metadata", "c=d=e", "--retention", "1h")
+    id = submit(run, "echo:1", "-i", "1", "--priority", "batch", "--deadline", "10m", "--delay", "2m",
+                "--max-attempts", "5", "--metadata", "a=b", "--metadata", "c=d=e", "--retention", "1h")
     task = json.loads(run("get", id, "--json").stdout)
     assert task["priority"] == "batch" and task["max_attempts"] == 5 and task["metadata"] == {"a": "b", "c": "d=e"}
     assert task["deadline_at"] and task["not_before_at"] and task["status"] == "queued"
@@ -91,7 +101,14 @@ def test_submit_options(run):
     run("cancel", id)
     one = submit(run, "echo", "-i", "1", "--idempotency-key", 'my "key" \\')
     assert submit(run, "echo", "-i", "1", "--idempotency-key", 'my "key" \\') == one
-    assert "idempotency_mismatch" in run("submit", "echo", "-i", "2", "--idempotency-key", 'my "key" \\', status=REFUSED).stderr
+    assert "idempotency_mismatch" in run(
+    "submit",
+    "echo",
+    "-i",
+    "2",
+    "--idempotency-key",
+    'my "key" \\',
+     status=REFUSED).stderr
     assert "priority" in run("submit", "echo", "-i", "1", "--priority", "urgent", status=REFUSED).stderr
     run("submit", "echo", "-i", "1", "--deadline", "soon", status=USAGE)
     run("submit", "echo", "-i", "1", "--max-attempts", "none", status=USAGE)
@@ -170,7 +187,8 @@ def test_events(run):
     assert "queued" in lines[0] and "succeeded" in lines[-1] and any("running" in line for line in lines)
     events = [json.loads(line) for line in run("events", id, "--json").stdout.splitlines()]
     assert [e["status"] for e in events if "status" in e] == ["queued", "running", "succeeded"]
-    after = [json.loads(line) for line in run("events", id, "--json", "--after", str(events[0]["seq"])).stdout.splitlines()]
+    after = [json.loads(line) for line in run("events", id, "--json",
+                        "--after", str(events[0]["seq"])).stdout.splitlines()]
     assert [e["status"] for e in after if "status" in e] == ["running", "succeeded"]
     run("events", "task_01J00000000000000000000000", status=REFUSED)
 
@@ -333,7 +351,8 @@ def test_a_damaged_log_is_not_served(servers):
     for i in range(100):
         c.run({"i": i, "pad": "x" * 300})
     assert server.stop() == 0
-    segment = max((f for f in (server.data / "log").iterdir() if f.is_file()), key=lambda f: len(f.read_bytes().rstrip(b"\0")))
+    segment = max((f for f in (server.data / "log").iterdir() if f.is_file()),
+                  key=lambda f: len(f.read_bytes().rstrip(b"\0")))
     data = bytearray(segment.read_bytes())
     at = len(data.rstrip(b"\0")) // 2
     data[at] ^= 4
@@ -349,8 +368,9 @@ def test_a_damaged_log_is_not_served(servers):
 
 # ---- help, errors, completion ---------------------------------------------------------------------
 
-COMMANDS = ("serve worker submit get wait events cancel retry delete tasks models workers drain cordon uncordon queues files "
-            "show log key help version completion").split()
+COMMANDS = (
+    "serve worker submit get wait events cancel retry delete tasks models workers drain cordon uncordon queues files "
+    "show log key help version completion").split()
 
 
 def test_help():
@@ -363,7 +383,8 @@ def test_help():
             assert p.returncode == OK and p.stdout.startswith(f"headrace {command}"), (args, p)
             assert "xit status" in p.stdout
     p = headrace("help", "exit-codes")
-    assert p.returncode == OK and all(re.search(rf"^ *{n}  ", p.stdout, re.M) for n in (0, 1, 2, 3, 4, 5, 6, 130)), p.stdout
+    assert p.returncode == OK and all(re.search(rf"^ *{n}  ", p.stdout, re.M)
+                                      for n in (0, 1, 2, 3, 4, 5, 6, 130)), p.stdout
     for args in (("version",), ("--version",), ("-V",)):
         assert re.fullmatch(r"headrace \d+\.\d+\.\d+\S*\n?", headrace(*args).stdout.splitlines()[0] + "\n")
 
@@ -381,13 +402,15 @@ def test_helpful_errors():
     assert p.returncode == USAGE and "needs a value" in p.stderr
 
 
-@pytest.mark.parametrize("args", [("tasks",), ("submit", "echo", "-i", "1"), ("get", "task_x"), ("models",), ("workers",),
+@pytest.mark.parametrize("args", [("tasks",), ("submit", "echo", "-i", "1"), ("get", "task_x"), ("models",),
+                                  ("workers",),
                                   ("events", "task_x"), ("cancel", "task_x"), ("queues",), ("files", "rm", "file_x")])
 def test_no_server(args):
     start = time.monotonic()
     p = headrace(*args, server="http://127.0.0.1:9")
     assert p.returncode == NO_SERVER, p
-    assert "no server at http://127.0.0.1:9" in p.stderr and "start one with" in p.stderr and "headrace serve" in p.stderr
+    assert "no server at http://127.0.0.1:9" in p.stderr
+    assert "start one with" in p.stderr and "headrace serve" in p.stderr
     assert p.stdout == "" and time.monotonic() - start < 10
 
 
@@ -450,7 +473,8 @@ def test_completion(tmp_path):
     def complete(*words):
         text = f"""source {script}; COMP_WORDS=({' '.join(f"'{w}'" for w in words)}); COMP_CWORD={len(words) - 1}
                    _headrace; printf '%s\\n' "${{COMPREPLY[@]}}" """
-        return subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=10, cwd=tmp_path).stdout.split()
+        return subprocess.run(["bash", "-c", text], capture_output=True,
+                              text=True, timeout=10, cwd=tmp_path).stdout.split()
 
     assert "submit" in complete("headrace", "su") and complete("headrace", "can") == ["cancel"]
     assert "--priority" in complete("headrace", "submit", "--pri")
@@ -488,8 +512,8 @@ def test_progress_and_colours_on_a_terminal(server, client, tmp_path):
 
 
 def test_output_to_a_closed_pipe(server, client):
-    p = subprocess.run(["bash", "-c", f"'{HEADRACE}' tasks --limit 200 --json | head -c 1"], capture_output=True, timeout=20,
-                       env=environment(HEADRACE_SERVER=server.endpoint))
+    p = subprocess.run(["bash", "-c", f"'{HEADRACE}' tasks --limit 200 --json | head -c 1"],
+                       capture_output=True, timeout=20, env=environment(HEADRACE_SERVER=server.endpoint))
     assert p.returncode == 0 and b"SIG" not in p.stderr
 
 

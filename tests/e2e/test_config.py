@@ -21,7 +21,17 @@ def check(tmp_path, text, *args, **env):
     """serve --check-config of this text: (exit status, the problems said)."""
     path = tmp_path / "conf.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    p = headrace("serve", "--config", path, "--data", tmp_path / "data", "--check-config", *args, cwd=tmp_path, timeout=20, **env)
+    p = headrace(
+    "serve",
+    "--config",
+    path,
+    "--data",
+    tmp_path / "data",
+    "--check-config",
+    *args,
+    cwd=tmp_path,
+    timeout=20,
+     **env)
     return p.returncode, p.stderr
 
 
@@ -120,8 +130,16 @@ def test_no_configuration_is_needed(tmp_path):
     """`headrace serve` alone, in an empty home."""
     (tmp_path / "home").mkdir()
     log = open(tmp_path / "log", "wb")
-    p = subprocess.Popen([HEADRACE, "serve", "--listen", "127.0.0.1:0"], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                         cwd=tmp_path, env=environment(HOME=str(tmp_path / "home"), XDG_STATE_HOME=""))
+    p = subprocess.Popen([HEADRACE,
+    "serve",
+    "--listen",
+    "127.0.0.1:0"],
+    stdout=log,
+    stderr=log,
+    stdin=subprocess.DEVNULL,
+    cwd=tmp_path,
+    env=environment(HOME=str(tmp_path / "home"),
+     XDG_STATE_HOME=""))
     try:
         endpoint = tmp_path / "home/.local/state/headrace/endpoint"
         wait_until(lambda: endpoint.exists() or p.poll() is not None, 30, "the server")
@@ -414,7 +432,16 @@ def test_a_data_directory_that_cannot_be_used(tmp_path):
     assert p.returncode in (USAGE, FAILED) and "below" in p.stderr, p
     if os.geteuid() != 0:
         (tmp_path / "locked").mkdir(mode=0o500)
-        p = headrace("serve", "--data", tmp_path / "locked" / "data", "--listen", "127.0.0.1:0", cwd=tmp_path, timeout=20)
+        p = headrace(
+    "serve",
+    "--data",
+    tmp_path /
+    "locked" /
+    "data",
+    "--listen",
+    "127.0.0.1:0",
+    cwd=tmp_path,
+     timeout=20)
         assert p.returncode in (USAGE, FAILED) and "locked" in p.stderr, p
 
 

@@ -88,7 +88,8 @@ for line in sys.stdin:
             print(json.dumps({"id": id, "log": f"step {n}\\n"}), flush=True)
             time.sleep(0.15)
     if do == "error":
-        print(json.dumps({"id": id, "error": {"code": "model_error", "message": "I won't", "retryable": False}}), flush=True)
+        error = {"code": "model_error", "message": "I won't", "retryable": False}
+        print(json.dumps({"id": id, "error": error}), flush=True)
         continue
     if do == "read":
         i = {"length": len(open(i["file"]["path"], "rb").read())}
@@ -254,7 +255,8 @@ def test_images_of_one_task_differ_and_repeat(models):
 def test_the_same_alone_and_in_a_batch(models, model_server):
     """Requests of different steps and guidance share batches; what each draws does not depend on that."""
     wanted = [dict(seed=s, steps=4 + s % 5, guidance=1.0 + s % 3, prompt=p)
-              for s, p in enumerate(["a red sneaker", "a black coat", "a blue bag", "a green dress on white background"] * 3)]
+              for s, p in enumerate(["a red sneaker", "a black coat", "a blue bag",
+                                     "a green dress on white background"] * 3)]
     alone = [picture(models, **w)[1] for w in wanted]
     # They join one after the other, while others are under way …
     results = [None] * len(wanted)
@@ -282,12 +284,12 @@ def test_the_same_alone_and_in_a_batch(models, model_server):
 
 
 def test_progress_by_step(models):
-    id = models.new({"prompt": "a red sneaker", "steps": 60, "seed": 1}, model="fashion-diffusion")
+    id = models.new({"prompt": "a red sneaker", "steps": 100, "images": 4, "seed": 1}, model="fashion-diffusion")
     with models.events(id) as stream:
         events = list(stream)
     steps = [e.data["step"] for e in events if e.name == "progress"]
     assert len(steps) >= 3 and steps == sorted(set(steps)), steps
-    assert all(e.data["steps"] == 60 for e in events if e.name == "progress")
+    assert all(e.data["steps"] == 100 for e in events if e.name == "progress")
     assert events[-1].data["status"] == "succeeded"
 
 
@@ -299,11 +301,17 @@ def test_cancel_while_drawing(models):
     picture(models, steps=2)
 
 
-@pytest.mark.parametrize("input,word", [
-    ({}, "prompt"), ({"prompt": 5}, "prompt"), ({"prompt": "a", "steps": 0}, "steps"), ({"prompt": "a", "steps": 1000}, "steps"),
-    ({"prompt": "a", "solver": "magic"}, "solver"), ({"prompt": "a", "images": 99}, "images"),
-    ({"prompt": "a", "guidance": "x"}, "guidance"), ({"prompt": "a", "seed": -1.5}, "seed"),
-    ({"prompt": "a", "stpes": 5}, "steps"), ("a red sneaker", "object")])
+@pytest.mark.parametrize(
+    "input,word", [
+        ({}, "prompt"), ({
+            "prompt": 5}, "prompt"), ({
+                "prompt": "a", "steps": 0}, "steps"), ({
+                    "prompt": "a", "steps": 1000}, "steps"), ({
+                        "prompt": "a", "solver": "magic"}, "solver"), ({
+                            "prompt": "a", "images": 99}, "images"), ({
+                                "prompt": "a", "guidance": "x"}, "guidance"), ({
+                                    "prompt": "a", "seed": -1.5}, "seed"), ({
+                                        "prompt": "a", "stpes": 5}, "steps"), ("a red sneaker", "object")])
 def test_bad_pictures(models, input, word):
     task = models.done(models.new(input, model="fashion-diffusion"))
     assert task["status"] == "failed" and task["error"]["code"] == "bad_input" and task["attempt"] == 1, task
@@ -445,7 +453,8 @@ def test_workers_speak_to_their_server_only(models, model_server):
     assert not others, f"a worker has sockets to {others}"
     for pid in model_server.workers():
         opened = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-        strange = [p for p in opened if p.startswith("/") and not p.startswith(("/dev/", "/proc/", str(model_server.folder)))]
+        strange = [p for p in opened if p.startswith(
+            "/") and not p.startswith(("/dev/", "/proc/", str(model_server.folder)))]
         strange = [p for p in strange if "/models/" not in p]
         assert not strange, strange
 

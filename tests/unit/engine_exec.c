@@ -125,6 +125,10 @@ static void speaks_the_protocol(void **state)
     assert_int_equal(t.steps, 4);
     engine_release(o.m, &t);
 
+    /* a number that fits no type comes back as it is */
+    run(&o, &t, "{\"n\":123456789012345678901234567890}");
+    assert_non_null(strstr(output_of(&t), "{\"n\":123456789012345678901234567890}"));
+    engine_release(o.m, &t);
     run(&o, &t, "{\"do\":\"error\",\"error\":{\"code\":\"bad_input\",\"message\":\"no 'x'\"}}");
     assert_failed(&t, ENGINE_ERR_BAD_INPUT, false, "no 'x'");
     engine_release(o.m, &t);

@@ -51,6 +51,17 @@ static void registers(void **state)
         "\"models\":[{\"name\":\"a\",\"version\":\"1\","
         "\"digest\":\"12\"}]}",
         "{\"protocol\":[1],\"name\":\"w\",\"devices\":[{\"kind\":\"cpu\"}],\"running\":7}",
+        /* names as the fleet shows them; a device once */
+        "{\"protocol\":[1],\"name\":\"a\\nb\",\"devices\":[{\"kind\":\"cpu\"}]}",
+        "{\"protocol\":[1],\"name\":\"w\\u0000\",\"devices\":[{\"kind\":\"cpu\"}]}",
+        "{\"protocol\":[1],\"name\":\"12345678901234567890123456789012"
+        "34567890123456789012345678901234\",\"devices\":[{\"kind\":\"cpu\"}]}",
+        "{\"protocol\":[1],\"name\":\"w\",\"worker\":\"../x\","
+        "\"devices\":[{\"kind\":\"cpu\"}]}",
+        "{\"protocol\":[1],\"name\":\"w\","
+        "\"devices\":[{\"kind\":\"12345678901234567890123456789012\"}]}",
+        "{\"protocol\":[1],\"name\":\"w\",\"devices\":[{\"index\":1,\"kind\":\"cpu\"},"
+        "{\"index\":1,\"kind\":\"cpu\"}]}",
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         a = rig_post(r, "/v1/worker/register", JSON AS_WORKER, bad[i]);
