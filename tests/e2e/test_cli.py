@@ -309,6 +309,8 @@ def test_log(servers):
     ids = [c.run({"i": i, "pad": "x" * 300})["id"] for i in range(300)]
     live = headrace("log", "verify", server.data)  # reads only: also of a live server
     assert live.returncode == OK and "good" in live.stdout, live
+    # The snapshot is written in the background: below it is looked for damage too.
+    wait_until(lambda: list((server.data / "log").glob("*.snap")), 20)
     assert server.stop() == 0
     p = headrace("log", "inspect", server.data)
     assert p.returncode == OK and "segment" in p.stdout and "records" in p.stdout, p
