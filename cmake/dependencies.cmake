@@ -43,6 +43,7 @@ hr_system(crypto libcrypto)
 hr_system(uv libuv)
 hr_system(curl libcurl)
 hr_system(png libpng)
+hr_system(sqlite sqlite3)
 hr_private(yyjson yyjson.h yyjson)
 hr_private(llhttp llhttp.h libllhttp)
 

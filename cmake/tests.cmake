@@ -75,3 +75,10 @@ foreach(source IN LISTS bench_sources)
     string(REGEX REPLACE "^bench_" "" stem ${stem})
     hr_program(bench_${stem} bench ${source})
 endforeach()
+
+# Preloaded by the end-to-end tests, so none of our flags: a clock that steps, a disk that fails.
+add_library(e2e_weather MODULE tests/e2e/shim/weather.c)
+set_target_properties(e2e_weather PROPERTIES OUTPUT_NAME weather PREFIX ""
+    LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+target_compile_options(e2e_weather PRIVATE -Wall -Wextra -Wshadow -Wconversion)
+target_link_libraries(e2e_weather PRIVATE dep::libdl)

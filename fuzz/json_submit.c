@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size > TASK_INLINE_MAX) return 0; /* larger inputs go to the disk */
     bare_call("/v1/tasks", data, size);
     const Task *t = core_older(bare.core, UINT64_MAX);
-    if (t->no == bare.task_no || !t->input.bytes) return 0;
+    if (t->no == bare.task_no || !payload_is_there(&t->input)) return 0;
     Str input = {(const char *)t->input.bytes, t->input.len};
     CHECK(!json_has_newline(input));
     yyjson_doc *doc = yyjson_read(input.p, input.n, YYJSON_READ_NUMBER_AS_RAW);

@@ -138,7 +138,7 @@ static void bare_fresh(void)
     LeaseSpec l = {.no = d.task_no, .worker = STR("w"), .batch = 1, .batch_size = 1};
     CHECK(bare_commit(core_lease(bare.core, &l, NS_PER_S, &bare.b)).code == CODE_OK);
     bare.task_no = d.task_no;
-    bare.token = core_task(bare.core, d.task_no)->token;
+    bare.token = core_task(bare.core, d.task_no)->run->token;
 }
 
 /* Calls a handler with a body; its answer must be one whole HTTP response. */

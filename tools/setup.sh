@@ -38,8 +38,8 @@ SILERO_SHA256=7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8
 
 # Compiler and tools; libraries; tests.
 PACKAGES='build-essential cmake ninja-build pkg-config git curl ca-certificates python3
-    libuv1-dev libssl-dev libcurl4-openssl-dev libcyaml-dev libyaml-dev libpng-dev libxxhash-dev
-    libcmocka-dev python3-pytest'
+    libuv1-dev libssl-dev libcurl4-openssl-dev libcyaml-dev libyaml-dev libpng-dev libsqlite3-dev
+    libxxhash-dev libcmocka-dev python3-pytest'
 
 # --- Helpers -------------------------------------------------------------------------------------
 dev='' quiet=''
@@ -98,7 +98,7 @@ unsupported() {
     for tool in cc cmake ninja pkg-config git curl python3; do
         command -v $tool >/dev/null || missing+=" $tool"
     done
-    for module in libuv libcrypto libcurl libcyaml yaml-0.1 libpng libxxhash cmocka \
+    for module in libuv libcrypto libcurl libcyaml yaml-0.1 libpng sqlite3 libxxhash cmocka \
                   $modules; do
         pkg-config --exists $module 2>/dev/null || missing+=" $module"
     done
@@ -109,8 +109,8 @@ unsupported() {
 Not found here (programs by name, libraries by their pkg-config module):
  $missing
 Install them, with development headers, and run this again. Needed are a C17 compiler (gcc 12 or
-clang 14), cmake 3.22, libuv 1.44, OpenSSL 3, libcurl 7.88, libcyaml 1.3, llhttp 9, yyjson 0.10, and
-ONNX Runtime's C header, API 21 or later." >&2
+clang 14), cmake 3.22, libuv 1.44, OpenSSL 3, libcurl 7.88, libcyaml 1.3, SQLite 3.37, llhttp 9,
+yyjson 0.10, and ONNX Runtime's C header, API 21 or later." >&2
     exit 1
 }
 

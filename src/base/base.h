@@ -10,6 +10,7 @@
 #include "base/digest.h"
 #include "base/heap.h"
 #include "base/list.h"
+#include "base/pool.h"
 #include "base/log_line.h"
 #include "base/random.h"
 #include "base/table.h"

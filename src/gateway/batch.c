@@ -47,7 +47,7 @@ static void put_task(Batch *b, Task *t, bool repeat)
              repeat ? "{\"status\":202,\"replayed\":true,\"task\":" : "{\"status\":202,\"task\":");
     render_task(g, t, false, false, out);
     buf_put(out, "}\n", 2);
-    exchange_put(b->x, buf_str(out), t->last_seq);
+    exchange_put(b->x, buf_str(out), task_last_seq(t));
 }
 
 static void big_stored(BigInput *big)

@@ -37,19 +37,19 @@ void events_push(Exchange *x, Task *t, const TaskEvent *e)
 
 void events_progress(Exchange *x, Task *t)
 {
-    if (t->state != TASK_RUNNING || !t->token || !t->steps) return;
-    if (t->token == x->seen_seq && t->progress_n <= x->seen_n) return;
+    if (t->state != TASK_RUNNING || !t->run->token || !t->run->steps) return;
+    if (t->run->token == x->seen_seq && t->run->progress_n <= x->seen_n) return;
     if (server_unsent(x) > PROGRESS_UNSENT_MAX) return;
-    x->seen_n = t->progress_n;
+    x->seen_n = t->run->progress_n;
     char id[40];
-    snprintf(id, sizeof id, "%llu.%u", (unsigned long long)t->token, t->progress_n);
+    snprintf(id, sizeof id, "%llu.%u", (unsigned long long)t->run->token, t->run->progress_n);
     Buf *b = &x->g->body;
     TaskIdText task;
     core_task_id(core_of(x->g), t, &task);
     buf_clear(b);
-    buf_printf(b, "{\"id\":\"%s\",\"step\":%u,\"steps\":%u,\"attempt\":%u}", task.z, t->step,
-               t->steps, t->attempt);
-    put_event(x, id, "progress", t->last_seq);
+    buf_printf(b, "{\"id\":\"%s\",\"step\":%u,\"steps\":%u,\"attempt\":%u}", task.z, t->run->step,
+               t->run->steps, t->run->attempt);
+    put_event(x, id, "progress", task_last_seq(t));
 }
 
 void events_beat(Exchange *x)
@@ -87,10 +87,10 @@ void events_get(Exchange *x)
     if (!t) return;
     bool over = task_state_terminal(t->state);
     const TaskEvent *final = NULL;
-    for (uint16_t i = 0; i < t->events_len; i++)
-        if (t->events[i].kind == EVENT_FINISHED) final = &t->events[i];
-    if (over && after && after >= (final ? final->seq : t->last_seq)) {
-        exchange_hold(x, t->last_seq);
+    for (uint16_t i = 0; i < t->run->events_len; i++)
+        if (t->run->events[i].kind == EVENT_FINISHED) final = &t->run->events[i];
+    if (over && after && after >= (final ? final->seq : task_last_seq(t))) {
+        exchange_hold(x, task_last_seq(t));
         exchange_reply(x, 204, NULL, (Str){"", 0});
         return;
     }
@@ -103,9 +103,9 @@ void events_get(Exchange *x)
                          .kind = EVENT_CREATED,
                          .state = TASK_QUEUED};
     events_push(x, t, &created);
-    for (uint16_t i = 0; i < t->events_len && !x->ended; i++) {
-        if (t->events[i].kind == EVENT_CREATED) continue;
-        events_push(x, t, &t->events[i]);
+    for (uint16_t i = 0; i < t->run->events_len && !x->ended; i++) {
+        if (t->run->events[i].kind == EVENT_CREATED) continue;
+        events_push(x, t, &t->run->events[i]);
     }
     if (over) {
         exchange_end(x);

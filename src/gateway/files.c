@@ -132,7 +132,7 @@ static void remove_orphan(Gateway *g, const char *name)
 
 static void lease_files(Gateway *g, const Task *t)
 {
-    if (!t->files_len && !(t->extra && t->extra->checkpoint_file)) return;
+    if (!task_files_len(t) && !(t->extra && t->extra->checkpoint_file)) return;
     Leased *l = mem_new(sizeof *l);
     l->task_no = t->no;
     table_add(&g->leased, &l->node, hash_u64(t->no));
@@ -176,8 +176,8 @@ void files_task_changed(Gateway *g, const Task *t, const TaskEvent *e)
 
 static bool refers(const Task *t, uint64_t file_no)
 {
-    for (uint16_t i = 0; i < t->files_len; i++)
-        if (t->files[i] == file_no) return true;
+    for (size_t i = 0; i < task_files_len(t); i++)
+        if (t->extra->files[i] == file_no) return true;
     return t->extra && t->extra->checkpoint_file == file_no;
 }
 
@@ -319,6 +319,7 @@ typedef struct {
 static void download_free(Download *d)
 {
     if (d->fd >= 0) close(d->fd);
+    d->g->transfers--;
     buf_done(&d->piece);
     mem_free(d);
 }
@@ -452,10 +453,22 @@ static void name_header(Exchange *x, const char *name)
     buf_done(&coded);
 }
 
+Problem files_busy(const Gateway *g)
+{
+    return problem_of(503, CODE_RATE_LIMITED, NULL,
+                      "the server sends and receives %u files at a time; try again soon",
+                      g->o.transfers_max);
+}
+
 void files_content(Exchange *x)
 {
     const File *f = find_file(x);
     if (!f) return;
+    if (x->g->transfers >= x->g->o.transfers_max) {
+        Problem p = files_busy(x->g);
+        problem_reply(x, &p);
+        return;
+    }
     char hex[65], type[128];
     sha256_hex(&f->sha256, hex);
     uint64_t from = 0, to = f->size ? f->size - 1 : 0;
@@ -490,6 +503,7 @@ void files_content(Exchange *x)
         return;
     }
     Download *d = mem_new(sizeof *d);
+    x->g->transfers++;
     *d = (Download){.x = x,
                     .g = x->g,
                     .fd = -1,

@@ -164,6 +164,7 @@ typedef struct {
     size_t body_max;            /* 8 MiB */
     uint64_t file_max;          /* 1 GiB */
     uint32_t connections_max;   /* 10,000 */
+    uint32_t transfers_max;     /* file contents sent or received at a time: each has a descriptor */
     uint32_t idle_timeout_ms;   /* 60,000 */
     uint32_t header_timeout_ms; /* 10,000: a request's head must be whole by then */
     uint32_t ping_s;             /* told to workers; default 5 */

@@ -174,6 +174,7 @@ struct Gateway {
     Table leased;    /* running tasks that refer to files */
     List gone_files; /* contents to unlink once durable */
     size_t jobs;     /* on libuv's threads */
+    size_t transfers; /* uploads and downloads: a descriptor each */
     Buf openapi;
 
     RouteCount counts[ROUTES_MAX + 1]; /* the last: no route */
@@ -329,6 +330,7 @@ void files_durable(Gateway *g, uint64_t seq);
 void files_new_id(const Gateway *g, char ret[32]);
 void files_path(const Gateway *g, const char *id, char ret[600]);
 void files_tmp_path(const Gateway *g, const char *id, char ret[600]);
+Problem files_busy(const Gateway *g); /* as many transfers as there may be are under way */
 int files_publish(const Gateway *g, const char *id,
                   int fd); /* blocking: fsync, rename, fsync of the folder; closes fd */
 int files_store(const Gateway *g, const char *id,

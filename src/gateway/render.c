@@ -11,16 +11,16 @@ static uint64_t ms_between(int64_t from_ns, int64_t to_ns)
 
 static void put_error(const Task *t, Buf *b)
 {
-    if (t->fail == FAIL_NONE || !task_state_terminal(t->state) || t->state == TASK_SUCCEEDED) {
+    if (t->run->fail == FAIL_NONE || !task_state_terminal(t->state) || t->state == TASK_SUCCEEDED) {
         PUT(b, "null");
         return;
     }
     PUT(b, "{\"code\":\"");
-    buf_puts(b, fail_name((FailCode)t->fail));
+    buf_puts(b, fail_name((FailCode)t->run->fail));
     PUT(b, "\",\"message\":");
     json_put_str(b, t->extra ? buf_str(&t->extra->error) : (Str){"", 0});
     PUT(b, ",\"retryable\":");
-    buf_puts(b, t->fail_retryable ? "true}" : "false}");
+    buf_puts(b, t->run->fail_retryable ? "true}" : "false}");
 }
 
 static void put_queue(Gateway *g, const Task *t, Buf *b)
@@ -37,10 +37,10 @@ static void put_queue(Gateway *g, const Task *t, Buf *b)
     buf_putc(b, '}');
 }
 
-static void put_payload(const Payload *p, Buf *b)
+static void put_payload(const Core *c, const Payload *p, Buf *b)
 {
-    if (p->bytes && p->len)
-        buf_put(b, p->bytes, p->len);
+    if (payload_is_there(p))
+        buf_put_str(b, core_payload(c, p));
     else
         PUT(b, "null");
 }
@@ -51,7 +51,7 @@ void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Bu
     TaskIdText id;
     core_task_id(c, t, &id);
     Str sid = {id.z, TASK_ID_LEN};
-    buf_reserve(b, 1024 + t->output.len + (with_input ? t->input.len : 0));
+    buf_reserve(b, 1024 + t->run->output.len + (with_input ? t->input.len : 0));
     PUT(b, "{\"id\":\"");
     buf_put_str(b, sid);
     PUT(b, "\",\"model\":");
@@ -67,33 +67,33 @@ void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Bu
     buf_putc(b, '"');
     if (with_input) {
         PUT(b, ",\"input\":");
-        put_payload(&t->input, b);
+        put_payload(c, &t->input, b);
     }
     PUT(b, ",\"output\":");
     if (t->state == TASK_SUCCEEDED)
-        put_payload(&t->output, b);
+        put_payload(c, &t->run->output, b);
     else
         PUT(b, "null");
-    if (t->input.forgotten || t->output.forgotten) PUT(b, ",\"data_removed\":true");
+    if (t->input.forgotten || t->run->output.forgotten) PUT(b, ",\"data_removed\":true");
     PUT(b, ",\"error\":");
     put_error(t, b);
     PUT(b, ",\"attempt\":");
-    json_put_u64(b, t->attempt);
+    json_put_u64(b, t->run->attempt);
     PUT(b, ",\"max_attempts\":");
     json_put_u64(b, t->max_attempts);
-    if (t->state == TASK_RUNNING && t->steps) {
+    if (t->state == TASK_RUNNING && t->run->steps) {
         PUT(b, ",\"progress\":{\"step\":");
-        json_put_u64(b, t->step);
+        json_put_u64(b, t->run->step);
         PUT(b, ",\"steps\":");
-        json_put_u64(b, t->steps);
+        json_put_u64(b, t->run->steps);
         buf_putc(b, '}');
     }
     PUT(b, ",\"created_at\":");
     json_put_time(b, t->created_ns);
     PUT(b, ",\"started_at\":");
-    json_put_time(b, t->started_ns);
+    json_put_time(b, t->run->started_ns);
     PUT(b, ",\"finished_at\":");
-    json_put_time(b, t->finished_ns);
+    json_put_time(b, t->run->finished_ns);
     PUT(b, ",\"deadline_at\":");
     json_put_time(b, t->deadline_ns);
     if (t->not_before_ns > t->created_ns && t->state == TASK_QUEUED) {
@@ -101,17 +101,17 @@ void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Bu
         json_put_time(b, t->not_before_ns);
     }
     if (with_queue && t->state == TASK_QUEUED) put_queue(g, t, b);
-    int64_t queue_end = t->first_started_ns ? t->first_started_ns
-                        : t->finished_ns    ? t->finished_ns
+    int64_t queue_end = t->run->first_started_ns ? t->run->first_started_ns
+                        : t->run->finished_ns    ? t->run->finished_ns
                                             : now_of(g);
     PUT(b, ",\"metrics\":{\"queue_ms\":");
     json_put_u64(b, ms_between(t->created_ns, queue_end));
     PUT(b, ",\"run_ms\":");
-    json_put_u64(b, (uint64_t)(t->run_ns / NS_PER_MS));
+    json_put_u64(b, (uint64_t)(t->run->run_ns / NS_PER_MS));
     PUT(b, ",\"device_ms\":");
-    json_put_u64(b, (uint64_t)(t->device_ns / NS_PER_MS));
+    json_put_u64(b, (uint64_t)(t->run->device_ns / NS_PER_MS));
     PUT(b, ",\"batch_size\":");
-    json_put_u64(b, t->batch_size);
+    json_put_u64(b, t->run->batch_size);
     PUT(b, "},\"metadata\":");
     if (t->extra && t->extra->metadata.len)
         buf_put_str(b, buf_str(&t->extra->metadata));

@@ -435,6 +435,7 @@ void gateway_options_default(GatewayOptions *o)
         .body_max = 8 * MIB,
         .file_max = 1 * GIB,
         .connections_max = 10000,
+        .transfers_max = 10000,
         .ping_s = 5,
         .idle_timeout_ms = 60000,
         .header_timeout_ms = 10000,

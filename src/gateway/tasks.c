@@ -13,7 +13,7 @@ void tasks_answer(Exchange *x, Task *t, int status, bool with_input)
 {
     Gateway *g = x->g;
     watch_stop(x);
-    exchange_hold(x, t->last_seq);
+    exchange_hold(x, task_last_seq(t));
     buf_clear(&g->body);
     render_task(g, t, with_input, true, &g->body);
     exchange_reply_json(x, status);
@@ -51,7 +51,7 @@ static void decided(Exchange *x, Decision d, uint64_t no, int status)
     Task *t = core_task(core_of(g), no);
     if (d.code != CODE_OK) {
         Problem p = problem_of_decision(&d);
-        if (t) exchange_hold(x, t->last_seq); /* the refusal tells a state, too */
+        if (t) exchange_hold(x, task_last_seq(t)); /* the refusal tells a state, too */
         problem_reply(x, &p);
     } else if (!t) {
         problem_say(x, 410, CODE_GONE, NULL, "the task has left memory");
@@ -91,14 +91,14 @@ void tasks_retry(Exchange *x)
     Task *t = query_task(x);
     if (!t) return;
     if (!task_state_terminal(t->state)) {
-        exchange_hold(x, t->last_seq);
+        exchange_hold(x, task_last_seq(t));
         problem_say(x, 409, CODE_CONFLICT, NULL,
                     "the task is %s; only an ended one can be submitted again",
                     task_state_name((TaskState)t->state));
         return;
     }
-    if (t->input.forgotten || !t->input.bytes) {
-        exchange_hold(x, t->last_seq);
+    if (!payload_is_there(&t->input)) {
+        exchange_hold(x, task_last_seq(t));
         problem_say(x, 410, CODE_GONE, NULL, "the task's input has been deleted; submit it anew");
         return;
     }
@@ -120,7 +120,7 @@ void tasks_retry(Exchange *x)
     size_t files_len = 0;
     JsonFault fault = {0};
     Problem problem;
-    yyjson_val *input = json_read(&g->json, (Str){(char *)t->input.bytes, t->input.len}, &fault);
+    yyjson_val *input = json_read(&g->json, core_payload(c, &t->input), &fault);
     if (input && !submit_files(x, input, tenant, "input", files, &files_len, &problem)) {
         problem.status = 410;
         problem.code = CODE_GONE;
@@ -133,7 +133,7 @@ void tasks_retry(Exchange *x)
         .tenant = tenant,
         .model = core_sym(c, t->model),
         .version = m ? core_sym(c, m->version) : core_sym(c, t->version),
-        .input = {(char *)t->input.bytes, t->input.len},
+        .input = core_payload(c, &t->input),
         .metadata = t->extra ? buf_str(&t->extra->metadata) : (Str){"", 0},
         .class = (TaskClass)t->class,
         .deadline_ns = t->deadline_ns ? t->deadline_ns - t->created_ns : 0,
@@ -158,7 +158,7 @@ void tasks_log(Exchange *x)
     Gateway *g = x->g;
     Task *t = query_task(x);
     if (!t) return;
-    exchange_hold(x, t->last_seq);
+    exchange_hold(x, task_last_seq(t));
     buf_clear(&g->body);
     g->p.task_log(g->p.ctx, t->no, &g->body);
     exchange_reply(x, 200, "text/plain; charset=utf-8", buf_str(&g->body));

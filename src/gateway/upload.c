@@ -82,6 +82,7 @@ static void write_work(uv_work_t *w)
 static void upload_free(Upload *u)
 {
     if (u->run) sha256_end(u->run, NULL);
+    u->g->transfers--;
     multipart_done(&u->form);
     buf_done(&u->pending);
     buf_done(&u->chunk);
@@ -365,7 +366,9 @@ void files_post(Exchange *x)
     u->x = x;
     u->fd = -1;
     u->multipart = http_media_is(type, "multipart/form-data");
-    if (query_get(x, "name", &name)) {
+    if (g->transfers++ >= g->o.transfers_max) {
+        p = files_busy(g);
+    } else if (query_get(x, "name", &name)) {
         file_name_clean(name, u->name);
         if (!u->name[0])
             p = problem_of(422, CODE_INVALID_REQUEST, "name",

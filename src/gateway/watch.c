@@ -93,10 +93,10 @@ void watch_due(Gateway *g)
 
 void watch_answer_all(Gateway *g)
 {
-    TableIter at = {0};
-    TableNode *n;
-    /* An answer removes its node and no other: the walk stays valid. */
-    while ((n = table_each(&g->watch, &at))) answer_now(CONTAINER_OF(n, Exchange, watch));
+    /* Each has a timer. From the head anew every time: an answer ends its connection, and with it
+     * whatever else was asked on it. */
+    for (HeapNode *n = heap_min(&g->timers); n; n = heap_min(&g->timers))
+        answer_now(CONTAINER_OF(n, Exchange, timer));
 }
 
 void watch_done_gateway(Gateway *g)

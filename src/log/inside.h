@@ -11,8 +11,10 @@
 #define SEGMENT_BYTES_DEFAULT (64 * MIB)
 #define SEGMENT_BYTES_MIN     (4 * KIB)
 #define SPARES_MAX            2 /* recycled files kept beyond what the reserve needs */
-#define RESTART_ROOM                                                                               \
-    (8 * KIB)          /* never used: a start on a full disk takes it for a new segment's head */
+/* Kept free of all but claims: a start on a full disk takes it for a new segment's head and the
+ * claim in it, of which START_ROOM is the least. */
+#define RESTART_ROOM (8 * KIB)
+#define START_ROOM   (4 * KIB)
 #define SEALED_MANY 64 /* a snapshot is due then, however small they are: each restart seals one   \
                         */
 #define ROOM_RETRY_NS NS_PER_S         /* after a full disk: how often to ask again */

@@ -62,10 +62,9 @@ static uint64_t room_behind(const Log *log, int place, uint64_t len)
     return sum - len;
 }
 
-static int check_room(Log *log, uint64_t len, bool reserved)
+static int check_room(Log *log, uint64_t len, uint64_t keep)
 {
     int place = place_of(log, len);
-    uint64_t keep = reserved ? RESTART_ROOM : MAX(log->options.reserve_bytes, RESTART_ROOM);
     if (place != NOWHERE && room_behind(log, place, len) >= keep) return 0;
     if (log->no_space && now_ns(log) - log->no_space_ns < ROOM_RETRY_NS) return ERR_NOSPC;
     log->need = MAX(log->need, len);
@@ -215,6 +214,9 @@ int log_append(Log *log, Str bytes, uint64_t last_seq, bool reserved)
         return ERR_INVALID;
 
     LogThread *tell = NULL;
+    uint64_t keep = frame_is_claim(&f) ? 0 /* a start: what RESTART_ROOM was kept for */
+                    : reserved         ? RESTART_ROOM
+                                       : MAX(log->options.reserve_bytes, RESTART_ROOM);
     pthread_mutex_lock(&log->mutex);
     uint64_t body = log->open_frames ? log->open.len - GROUP_HEAD_LEN : 0;
     if (log->failed)
@@ -222,7 +224,7 @@ int log_append(Log *log, Str bytes, uint64_t last_seq, bool reserved)
     else if (log->open_frames && body + ENTRY_HEAD_LEN + len > LOG_GROUP_MAX)
         err = ERR_AGAIN;
     else
-        err = check_room(log, group_len(body + ENTRY_HEAD_LEN + len), reserved);
+        err = check_room(log, group_len(body + ENTRY_HEAD_LEN + len), keep);
     if (!err) {
         if (!log->open_frames) {
             log->open.len = 0;

@@ -96,7 +96,8 @@ void log_thread_stop(
  * ---- */
 
 /* Is it worth while? True when sealed segments not covered by the newest snapshot hold at least
- * min_bytes, or are 64 or more (each start of the process seals one, however small). */
+ * min_bytes and as much as that snapshot (so what is written stays below twice what came), or are
+ * 64 or more (each start of the process seals one, however small). */
 bool log_snapshot_due(const Log *log, uint64_t min_bytes);
 
 /* Replays, on the calling (background) thread, the newest snapshot and then every sealed segment,

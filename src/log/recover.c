@@ -25,6 +25,15 @@ void log_why(Buf *why, const char *file, uint64_t offset, const char *what)
 static int system_why(Buf *why, const char *what, int err)
 {
     buf_printf(why, "%s: %s", what, err_text(err));
+    if (err == ERR_NOSPC)
+        buf_puts(why, ". Free some space on the disk of the data directory and start again; "
+                      "nothing is lost");
+    else if (err == ERR_READONLY)
+        buf_puts(why, ". A server writes its log: make the data directory writable, or name "
+                      "another with --data");
+    else if (err == ERR_PERMISSION)
+        buf_puts(why, ". The data directory and all in it must belong to the user who runs the "
+                      "server");
     return err;
 }
 
@@ -433,13 +442,13 @@ static int begin_segment(Log *log, const LogPoint *at, const TailFound *tail)
         err = log_new_spare(log, &spare);
         if (err) return err;
     }
-    if (spare.room < log->step) {
-        err = spare.file->ops->allocate(spare.file, spare.room, log->step - spare.room);
-        if (!err)
-            spare.room = log->step;
-        else if (err == ERR_NOSPC && spare.room >= SEGMENT_HEAD_LEN)
-            err = 0;
+    /* On a disk that is nearly full as much of a step as there is. */
+    for (uint64_t room = log->step; spare.room < room; room /= 2) {
+        err = spare.file->ops->allocate(spare.file, spare.room, room - spare.room);
+        if (!err) spare.room = room;
+        if (err != ERR_NOSPC || room / 2 < START_ROOM) break;
     }
+    if (err == ERR_NOSPC && spare.room >= START_ROOM) err = 0;
     h.generation = log_next_generation(log);
     if (!err) err = log_install(log, &spare, &h);
     if (err) {

@@ -194,10 +194,13 @@ int snapshot_read(Disk *d, const char *name, const LogReplay *r, LogPoint *ret_c
 bool log_snapshot_due(const Log *log, uint64_t min_bytes)
 {
     Log *l = (Log *)log;
-    uint64_t bytes = 0, covered = 0, many = 0;
+    uint64_t bytes = 0, covered = 0, many = 0, least = min_bytes;
     pthread_mutex_lock(&l->mutex);
     for (size_t i = 0; i < log->snapshots_len && !covered; i++)
-        if (!log->snapshots[i].bad) covered = log->snapshots[i].covers.next_seq;
+        if (!log->snapshots[i].bad) {
+            covered = log->snapshots[i].covers.next_seq;
+            least = MAX(least, log->snapshots[i].bytes); /* so a long backlog is copied rarely */
+        }
     for (size_t i = 0; i < log->sealed_len; i++) {
         const Sealed *next = i + 1 < log->sealed_len ? &log->sealed[i + 1] : NULL;
         uint64_t behind = next ? next->head.start.next_seq : log->live_head.start.next_seq;
@@ -206,7 +209,7 @@ bool log_snapshot_due(const Log *log, uint64_t min_bytes)
         many++;
     }
     pthread_mutex_unlock(&l->mutex);
-    return many > 0 && (bytes >= min_bytes || many >= SEALED_MANY);
+    return many > 0 && (bytes >= least || many >= SEALED_MANY);
 }
 
 static int put(LogSnapshot *s, const void *p, size_t n)

@@ -42,6 +42,7 @@ typedef struct Config {
         uint64_t tenant_queued_max;    /* queued tasks of one tenant */
         uint64_t finished_max;         /* finished tasks kept in memory */
         uint64_t finished_bytes_max;   /* … and bytes of their inputs and outputs */
+        uint64_t payload_memory;       /* bytes; beyond it they are spilled */
         uint64_t idempotency_keys_max; /* of one tenant */
         double submit_rate;            /* submits a second of one tenant; 0: no limit */
         uint32_t worker_losses_max;    /* leases lost without the task's fault before it fails */

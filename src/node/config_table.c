@@ -37,7 +37,7 @@ const Field config_fields[] = {
      "Connections at a time; more are closed at once."},
     {"limits", "queue_max", KIND_U64, AT(limits.queue_max), 1, 1e9, "10000000",
      "Queued tasks in all; then a submit is answered 429 `queue_full`. A queued task takes about "
-     "400 bytes of memory and its input."},
+     "150 bytes of memory."},
     {"limits", "tenant_queued_max", KIND_U64, AT(limits.tenant_queued_max), 1, 1e9, "10000000",
      "Queued tasks of one tenant; then 429 `quota_exceeded`."},
     {"limits", "submit_rate", KIND_RATE, AT(limits.submit_rate), 0, 1e9, "0",
@@ -46,6 +46,9 @@ const Field config_fields[] = {
      "Finished tasks kept in memory; the oldest leave first and answer 410."},
     {"limits", "finished_bytes_max", KIND_SIZE, AT(limits.finished_bytes_max), 0, 1099511627776.0,
      "1GiB", "Bytes of their inputs and outputs."},
+    {"limits", "payload_memory", KIND_SIZE, AT(limits.payload_memory), 0, 17592186044416.0, "16MiB",
+     "Inputs and outputs kept in memory; those of a longer backlog lie in files until they are "
+     "needed."},
     {"limits", "idempotency_keys_max", KIND_U64, AT(limits.idempotency_keys_max), 0, 1e9, "5000000",
      "Idempotency keys remembered of one tenant."},
     {"limits", "worker_losses_max", KIND_U32, AT(limits.worker_losses_max), 1, 255, "20",

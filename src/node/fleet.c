@@ -125,9 +125,9 @@ void fleet_lead(Fleet *f)
     for (Task *t = core_older(f->shard->core, UINT64_MAX); t && running;
          t = core_older(f->shard->core, t->no)) {
         running -= t->state == TASK_RUNNING;
-        if (!t->token) continue;
+        if (!t->run->token) continue;
         Orphan *o = mem_new(sizeof *o);
-        *o = (Orphan){.no = t->no, .token = t->token, .worker = t->worker};
+        *o = (Orphan){.no = t->no, .token = t->run->token, .worker = t->run->worker};
         list_push_back(&f->orphans, &o->in_fleet);
     }
 }
@@ -195,7 +195,7 @@ void fleet_lease_void(Fleet *f, Task *t, uint64_t token)
     if (!l) return;
     l->void_since_ns = shard_now_ns(f->shard);
     f->next_look_ns = MIN(f->next_look_ns, l->void_since_ns + VOID_GRACE_NS);
-    send_cancel(f, l->worker, t, token, task_state_name((TaskState)t->state), t->last_seq);
+    send_cancel(f, l->worker, t, token, task_state_name((TaskState)t->state), task_last_seq(t));
 }
 
 void fleet_task_leaving(Fleet *f, const Task *t)
@@ -364,18 +364,18 @@ static void take_running(Fleet *f, Worker *w, const WorkerHello *h, Buf *stale_j
         Task *t = r->task_no ? core_task(s->core, r->task_no) : NULL;
         Device *d = NULL;
         for (uint32_t k = 0; k < w->devices_len; k++)
-            if (t && w->devices[k]->index == t->device) d = w->devices[k];
-        if (!t || t->token != r->token || !d || t->state != TASK_RUNNING ||
+            if (t && w->devices[k]->index == t->run->device) d = w->devices[k];
+        if (!t || t->run->token != r->token || !d || t->state != TASK_RUNNING ||
             fleet_lease(f, r->token)) {
             stale(stale_json, r->token);
-            if (t && t->token == r->token && t->state != TASK_RUNNING)
-                fleet_release(f, t->no, t->token, FAIL_NONE,
+            if (t && t->run->token == r->token && t->state != TASK_RUNNING)
+                fleet_release(f, t->no, t->run->token, FAIL_NONE,
                               false); /* canceled meanwhile: its slot is free */
             continue;
         }
-        fleet_lease_add(f, w, d, t, t->token);
+        fleet_lease_add(f, w, d, t, t->run->token);
         sched_device_adopt(s->sched, d->id, t, now);
-        core_renew(s->core, t->no, t->token, now);
+        core_renew(s->core, t->no, t->run->token, now);
     }
 }
 
@@ -395,7 +395,7 @@ static void end_orphans(Fleet *f, const Worker *w, const WorkerHello *h)
     LIST_FOR (o, &f->orphans, Orphan, in_fleet) {
         if (o->worker != name) continue;
         const Task *t = core_task(c, o->no);
-        if (t && t->token == o->token && !still_held(h, o->token))
+        if (t && t->run->token == o->token && !still_held(h, o->token))
             fleet_release(f, o->no, o->token, FAIL_WORKER_LOST, false);
         list_del(&o->in_fleet);
         mem_free(o);
@@ -522,14 +522,14 @@ bool fleet_holds(const Fleet *f, Str worker_id, uint64_t task_no)
 {
     const Worker *w = fleet_worker_by_id(f, worker_id);
     const Task *t = core_task(f->shard->core, task_no);
-    const Lease *l = t && t->token ? fleet_lease(f, t->token) : NULL;
+    const Lease *l = t && t->run->token ? fleet_lease(f, t->run->token) : NULL;
     return w && l && l->worker == w;
 }
 
 bool fleet_lease_is_live(const Fleet *f, uint64_t task_no, uint64_t token)
 {
     const Task *t = core_task(f->shard->core, task_no);
-    return t && token && t->token == token && t->state == TASK_RUNNING;
+    return t && token && t->run->token == token && t->state == TASK_RUNNING;
 }
 
 Decision fleet_order(Fleet *f, Str worker_id, Str order)

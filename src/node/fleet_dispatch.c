@@ -11,9 +11,9 @@ static void put_task(Fleet *f, const Task *t, int64_t now, Buf *b)
     buf_puts(b, "{\"id\":\"");
     buf_puts(b, id.z);
     buf_puts(b, "\",\"token\":");
-    json_put_u64(b, t->token);
+    json_put_u64(b, t->run->token);
     buf_puts(b, ",\"attempt\":");
-    json_put_u64(b, t->attempt);
+    json_put_u64(b, t->run->attempt);
     if (t->deadline_ns) {
         buf_puts(b, ",\"deadline_in_ms\":");
         json_put_i64(b, MAX(t->deadline_ns - now, 0) / NS_PER_MS);
@@ -29,8 +29,8 @@ static void put_task(Fleet *f, const Task *t, int64_t now, Buf *b)
                        (unsigned long long)t->extra->checkpoint_unit, file->id);
     }
     buf_puts(b, ",\"input\":");
-    if (t->input.bytes)
-        buf_put(b, t->input.bytes, t->input.len);
+    if (payload_is_there(&t->input))
+        buf_put_str(b, core_payload(c, &t->input));
     else
         buf_puts(b, "null");
     buf_putc(b, '}');
@@ -43,7 +43,7 @@ static void put_back(Fleet *f, const SchedDecision *d)
     Shard *s = f->shard;
     for (size_t i = 0; i < d->tasks_len; i++) {
         Task *t = d->tasks[i];
-        if (t->token) continue;
+        if (t->run->token) continue;
         sched_device_done(s->sched, d->device, t, 0, shard_now_ns(s));
         if (t->ready) sched_task_ready(s->sched, t);
     }
@@ -83,8 +83,8 @@ static bool lease_batch(Fleet *f, const SchedDecision *d, Device *device)
     bool first = true;
     for (size_t i = 0; i < d->tasks_len; i++) {
         const Task *t = d->tasks[i];
-        if (!t->token) continue;
-        fleet_lease_add(f, device->worker, device, t, t->token);
+        if (!t->run->token) continue;
+        fleet_lease_add(f, device->worker, device, t, t->run->token);
         if (!first) buf_putc(b, ',');
         first = false;
         put_task(f, t, now, b);

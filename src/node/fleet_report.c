@@ -36,7 +36,7 @@ static ReportAnswer result(Fleet *f, Worker *w, const WorkerReport *r, Buf *deta
 {
     Core *c = f->shard->core;
     const Task *t = core_task(c, r->lease.task_no);
-    if (t && t->token == r->lease.token) {
+    if (t && t->run->token == r->lease.token) {
         ModelState *m = model_of(f, t);
         average(&m->run_ns, r->usage.run_ns);
         m->succeeded++;
@@ -57,14 +57,14 @@ static bool crashed_in_company(const Fleet *f, const Task *t, const WorkerReport
 {
     const Lease *l = fleet_lease(f, r->lease.token);
     return r->fail == FAIL_MODEL_CRASHED && r->retryable && t && !t->solo && l &&
-           (t->batch_size > 1 || l->device->running > 1);
+           (t->run->batch_size > 1 || l->device->running > 1);
 }
 
 static ReportAnswer error(Fleet *f, const WorkerReport *r, Buf *detail)
 {
     Shard *s = f->shard;
     const Task *t = core_task(s->core, r->lease.task_no);
-    if (t && t->token == r->lease.token) model_of(f, t)->failed++;
+    if (t && t->run->token == r->lease.token) model_of(f, t)->failed++;
     if (crashed_in_company(f, t, r))
         return settle(f,
                       core_release(s->core, r->lease.task_no, r->lease.token, FAIL_MODEL_CRASHED,
@@ -107,7 +107,7 @@ void fleet_task_log(const Fleet *f, uint64_t task_no, Buf *ret)
 static ReportAnswer log_text(Fleet *f, const WorkerReport *r)
 {
     const Task *t = core_task(f->shard->core, r->lease.task_no);
-    if (!t || !t->token || t->token != r->lease.token) return REPORT_FENCED;
+    if (!t || !t->run->token || t->run->token != r->lease.token) return REPORT_FENCED;
     TaskLog *l = task_log(f, t->no);
     if (!l) {
         l = mem_new(sizeof *l);

@@ -1,11 +1,13 @@
 #include "node/fold.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
 struct Fold {
     pthread_t thread;
     Log *log;
+    Disk *disk;
     CoreLimits limits;
     atomic_bool finished;
     int err;
@@ -27,13 +29,14 @@ static int put_piece(void *ctx, Str piece)
     return log_snapshot_put(ctx, piece);
 }
 
-int fold_run(Log *log, const CoreLimits *limits, Buf *why)
+int fold_run(Log *log, Disk *disk, const CoreLimits *limits, Buf *why)
 {
     Core *core = core_new(limits, 1);
     LogReplay replay = {core, on_snapshot, on_frame};
     LogSnapshot *snapshot = NULL;
     LogPoint at;
-    int err = log_replay_sealed(log, &replay, &at, why);
+    int err = core_spill(core, disk, "spill-fold");
+    if (!err) err = log_replay_sealed(log, &replay, &at, why);
     if (!err) err = log_snapshot_begin(log, &at, &snapshot);
     if (!err) {
         err = core_snapshot(core, put_piece, snapshot);
@@ -43,6 +46,7 @@ int fold_run(Log *log, const CoreLimits *limits, Buf *why)
             log_snapshot_abandon(snapshot);
     }
     core_free(core);
+    malloc_trim(0); /* what a long backlog took goes back to the system */
     return err;
 }
 
@@ -50,7 +54,7 @@ static void *run(void *arg)
 {
     Fold *f = arg;
     Buf why = {0};
-    f->err = fold_run(f->log, &f->limits, &why);
+    f->err = fold_run(f->log, f->disk, &f->limits, &why);
     if (f->err)
         say_warn("no snapshot: %s%s%.*s; the log keeps its segments", err_text(f->err),
                  why.len ? ": " : "", STR_ARG(buf_str(&why)));
@@ -59,10 +63,11 @@ static void *run(void *arg)
     return NULL;
 }
 
-int fold_start(Log *log, const CoreLimits *limits, Fold **ret)
+int fold_start(Log *log, Disk *disk, const CoreLimits *limits, Fold **ret)
 {
     Fold *f = mem_new(sizeof *f);
     f->log = log;
+    f->disk = disk;
     f->limits = *limits;
     if (pthread_create(&f->thread, NULL, run, f)) {
         mem_free(f);

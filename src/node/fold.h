@@ -8,13 +8,13 @@
 
 typedef struct Fold Fold;
 
-/* Starts a fold. log must stay open until fold_end. */
-int fold_start(Log *log, const CoreLimits *limits, Fold **ret) HR_MUST_CHECK;
+/* Starts a fold. log and its disk, on which spilled payloads go, must stay open until fold_end. */
+int fold_start(Log *log, Disk *disk, const CoreLimits *limits, Fold **ret) HR_MUST_CHECK;
 bool fold_finished(const Fold *f); /* any thread */
 /* Waits for the thread. 0, or why no snapshot came of it (said already); frees f. */
 int fold_end(Fold *f);
 
 /* The fold itself, on the calling thread. */
-int fold_run(Log *log, const CoreLimits *limits, Buf *why) HR_MUST_CHECK;
+int fold_run(Log *log, Disk *disk, const CoreLimits *limits, Buf *why) HR_MUST_CHECK;
 
 #endif

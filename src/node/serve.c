@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
@@ -256,7 +257,7 @@ static void on_housekeeping(uv_timer_t *t)
                                                     : SEGMENT_DEFAULT;
     if (!s->fold && uv_now(&s->loop) >= s->fold_after_ms &&
         log_snapshot_due(shard_log(s->shard), segment)) {
-        if (fold_start(shard_log(s->shard), core_limits(shard_core(s->shard)), &s->fold))
+        if (fold_start(shard_log(s->shard), s->disk, core_limits(shard_core(s->shard)), &s->fold))
             say_warn("cannot start the snapshot thread");
     }
 }
@@ -321,6 +322,7 @@ static void core_limits_of(const Config *c, CoreLimits *l)
     l->tenant_queued_max = c->limits.tenant_queued_max;
     l->finished_max = c->limits.finished_max;
     l->finished_bytes_max = c->limits.finished_bytes_max;
+    l->payload_memory_max = c->limits.payload_memory;
     l->idem_tenant_max = c->limits.idempotency_keys_max;
     l->platform_losses_max = c->limits.worker_losses_max;
     l->idem_ttl_ns = (int64_t)c->retention.idempotency_key_s * NS_PER_S;
@@ -375,6 +377,36 @@ static int open_shard(Server *s, Buf *why)
     return 0;
 }
 
+/* Descriptors: one a connection, one a file that is sent or received, and ours. The log must never
+ * want for one: that would be the end of the process. */
+#define DESCRIPTORS_OURS 192 /* log, folds, loop, workers' pipes, connections over the cap */
+#define TRANSFERS_MIN    64
+
+static void share_descriptors(const Config *c, GatewayOptions *o)
+{
+    uint64_t wanted = c->limits.connections_max, most = wanted;
+    struct rlimit l;
+    CHECK(getrlimit(RLIMIT_NOFILE, &l) == 0);
+    /* No further than of use: some programs that workers start walk through all there may be. */
+    uint64_t use = 2 * wanted + DESCRIPTORS_OURS;
+    if (l.rlim_cur < MIN((rlim_t)use, l.rlim_max)) {
+        l.rlim_cur = MIN((rlim_t)use, l.rlim_max);
+        if (setrlimit(RLIMIT_NOFILE, &l)) CHECK(getrlimit(RLIMIT_NOFILE, &l) == 0);
+    }
+    uint64_t have = MIN((uint64_t)l.rlim_cur, use);
+    uint64_t least = DESCRIPTORS_OURS + TRANSFERS_MIN;
+    most = MIN(wanted, have > least + 8 ? have - least : 8);
+    if (most < wanted)
+        say_warn("%llu connections at a time instead of %llu (limits.connections_max): this "
+                 "process may open %llu files only; raise that with `ulimit -n %llu` or "
+                 "LimitNOFILE=%llu",
+                 (unsigned long long)most, (unsigned long long)wanted, (unsigned long long)have,
+                 (unsigned long long)use, (unsigned long long)use);
+    o->connections_max = (uint32_t)most;
+    o->transfers_max = (uint32_t)(have > most + least ? have - most - DESCRIPTORS_OURS
+                                                      : TRANSFERS_MIN);
+}
+
 static int open_gateway(Server *s, Buf *why)
 {
     const Config *c = s->config;
@@ -388,7 +420,7 @@ static int open_gateway(Server *s, Buf *why)
     o.insecure_http = c->insecure_http;
     o.body_max = c->limits.body_max;
     o.file_max = c->limits.file_max;
-    o.connections_max = c->limits.connections_max;
+    share_descriptors(c, &o);
     o.idle_timeout_ms = c->timeouts.idle_ms;
     o.header_timeout_ms = c->timeouts.header_ms;
     o.tenant_rate = c->limits.submit_rate;
@@ -438,6 +470,8 @@ int node_serve(const Config *config)
     s->log_event.data = s;
     s->endpoint = path_in(config->data_dir, "endpoint");
     int err = open_shard(s, &why);
+    if (err && why.len && !memmem(why.data, why.len, config->data_dir, strlen(config->data_dir)))
+        buf_printf(&why, " (data directory: %s)", config->data_dir);
     if (!err) {
         unlink(s->endpoint); /* of a former run that was killed */
         err = open_gateway(s, &why);

@@ -80,7 +80,11 @@ int shard_open(Disk *disk, Clock *clock, const ShardOptions *o, const ShardOut *
     s->sched = sched_new();
     s->fleet = fleet_new(s);
     LogOptions options = {.segment_bytes = o->segment_bytes, .clock = clock, .seed = o->seed};
-    int err = log_open(disk, &options, &s->log, why);
+    int err = log_open(disk, &options, &s->log, why); /* takes the lock */
+    if (!err) {
+        err = core_spill(s->core, disk, "spill");
+        if (err) buf_printf(why, "cannot empty the folder spill: %s", err_text(err));
+    }
     if (!err) {
         LogReplay replay = {s, replay_snapshot, replay_frame};
         err = log_replay(s->log, &replay, &s->at, why);

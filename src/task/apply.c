@@ -27,50 +27,69 @@ static void set_text(Buf *b, Str s)
 /* The latest failure; FAIL_NONE leaves none behind. */
 static void set_failure(Task *t, uint8_t fail, bool retryable, Str message)
 {
-    t->fail = fail;
-    t->fail_retryable = retryable;
+    task_run(t)->fail = fail;
+    t->run->fail_retryable = retryable;
     if (t->extra || message.n) set_text(&task_extra(t)->error, message);
 }
 
 static void payload_set(Core *c, Payload *p, const PayloadRef *r)
 {
-    p->len = r->len;
-    p->digest = r->digest;
-    p->forgotten = r->erased;
-    if (r->erased || r->len == 0) return;
-    p->bytes = mem_dup(r->bytes.p, r->len);
-    c->payload_bytes += r->len;
+    if (r->erased) {
+        p->len = r->len;
+        p->forgotten = true;
+    } else {
+        payloads_put(c->payloads, p, r->bytes);
+    }
 }
 
-static void payload_drop(Core *c, Payload *p)
+static void payload_forget(Core *c, Payload *p)
 {
-    if (p->bytes) {
-        c->payload_bytes -= p->len;
-        mem_free(p->bytes);
-        p->bytes = NULL;
-    }
+    payloads_drop(c->payloads, p);
     p->forgotten = true;
 }
 
 static uint64_t payload_bytes(const Task *t)
 {
-    return (t->input.bytes ? t->input.len : 0) + (t->output.bytes ? t->output.len : 0);
+    return (payload_is_there(&t->input) ? t->input.len : 0) +
+           (payload_is_there(&t->run->output) ? t->run->output.len : 0);
 }
 
-void task_free(Task *t)
+const TaskRun task_no_run;
+
+TaskRun *task_run(Task *t)
+{
+    if (t->run == &task_no_run) {
+        t->run = mem_new(sizeof *t->run);
+        t->run->task = t;
+        list_init(&t->run->finished);
+    }
+    return t->run;
+}
+
+Task *task_new(Core *c)
+{
+    Task *t = pool_take(&c->pool);
+    t->run = (TaskRun *)&task_no_run;
+    return t;
+}
+
+void task_free(Core *c, Task *t)
 {
     if (!t) return;
+    payloads_drop(c->payloads, &t->input);
+    if (t->run != &task_no_run) {
+        payloads_drop(c->payloads, &t->run->output);
+        mem_free(t->run->events);
+        mem_free(t->run);
+    }
     if (t->extra) {
         buf_done(&t->extra->metadata);
         buf_done(&t->extra->traceparent);
         buf_done(&t->extra->error);
+        mem_free(t->extra->files);
         mem_free(t->extra);
     }
-    mem_free(t->input.bytes);
-    mem_free(t->output.bytes);
-    mem_free(t->events);
-    mem_free(t->files);
-    mem_free(t);
+    pool_give(&c->pool, t);
 }
 
 void file_free(File *f)
@@ -101,12 +120,13 @@ static void file_remove(Core *c, File *f)
 static void task_add_files(Core *c, Task *t, const NumberList *l)
 {
     if (l->len == 0) return;
-    t->files = mem_grow(t->files, (t->files_len + l->len) * sizeof *t->files);
+    TaskExtra *x = task_extra(t);
+    x->files = mem_grow(x->files, (x->files_len + l->len) * sizeof *x->files);
     for (uint32_t i = 0; i < l->len; i++) {
         uint64_t no = number_list_at(l, i);
         File *f = core_file(c, no);
         if (f) f->refs++;
-        t->files[t->files_len++] = no;
+        x->files[x->files_len++] = no;
     }
 }
 
@@ -114,8 +134,10 @@ static void task_add_files(Core *c, Task *t, const NumberList *l)
  * refer to them. */
 static void task_drop_files(Core *c, Task *t)
 {
-    for (uint16_t i = 0; i < t->files_len; i++) {
-        File *f = core_file(c, t->files[i]);
+    TaskExtra *x = t->extra;
+    if (!x) return;
+    for (uint16_t i = 0; i < x->files_len; i++) {
+        File *f = core_file(c, x->files[i]);
         if (!f) continue;
         CHECK(f->refs > 0);
         f->refs--;
@@ -124,16 +146,16 @@ static void task_drop_files(Core *c, Task *t)
         else
             file_retime(c, f);
     }
-    mem_free(t->files);
-    t->files = NULL;
-    t->files_len = 0;
+    mem_free(x->files);
+    x->files = NULL;
+    x->files_len = 0;
 }
 
 /* ---- counts, lists, events ---- */
 
 void finished_link(Core *c, Task *t)
 {
-    list_push_back(&c->finished, &t->finished);
+    list_push_back(&c->finished, &task_run(t)->finished);
     c->finished_bytes += payload_bytes(t);
 }
 
@@ -149,31 +171,30 @@ void task_link(Core *c, Task *t)
 {
     directory_set(&c->tasks, t->no, t);
     count(c, t, (TaskState)t->state, 1);
-    c->payload_bytes += payload_bytes(t);
-    for (uint16_t i = 0; i < t->files_len; i++) {
-        File *f = core_file(c, t->files[i]);
+    for (size_t i = 0; i < task_files_len(t); i++) {
+        File *f = core_file(c, t->extra->files[i]);
         if (f) f->refs++;
     }
 }
 
 static const TaskEvent *task_event(Task *t, const At *at, EventKind kind)
 {
-    if (t->events_len == TASK_EVENTS_MAX) { /* the first stay, the middle goes */
-        memmove(t->events + TASK_EVENTS_MAX / 2, t->events + TASK_EVENTS_MAX / 2 + 1,
-                (TASK_EVENTS_MAX / 2 - 1) * sizeof *t->events);
-        t->events_len--;
+    if (t->run->events_len == TASK_EVENTS_MAX) { /* the first stay, the middle goes */
+        memmove(t->run->events + TASK_EVENTS_MAX / 2, t->run->events + TASK_EVENTS_MAX / 2 + 1,
+                (TASK_EVENTS_MAX / 2 - 1) * sizeof *t->run->events);
+        t->run->events_len--;
     }
-    if (t->events_len == t->events_cap) {
-        t->events_cap = (uint16_t)(t->events_cap ? t->events_cap * 2 : 2);
-        t->events = mem_grow(t->events, t->events_cap * sizeof *t->events);
+    if (t->run->events_len == t->run->events_cap) {
+        t->run->events_cap = (uint16_t)(t->run->events_cap ? t->run->events_cap * 2 : 2);
+        t->run->events = mem_grow(t->run->events, t->run->events_cap * sizeof *t->run->events);
     }
-    TaskEvent *e = &t->events[t->events_len++];
+    TaskEvent *e = &t->run->events[t->run->events_len++];
     *e = (TaskEvent){.seq = at->seq,
                      .time_ns = at->time_ns,
                      .kind = (uint8_t)kind,
                      .state = t->state,
-                     .attempt = t->attempt,
-                     .fail = t->fail};
+                     .attempt = t->run->attempt,
+                     .fail = t->run->fail};
     return e;
 }
 
@@ -194,11 +215,11 @@ static void task_move(const At *at, Task *t, TaskState to)
     count(c, t, (TaskState)t->state, -1);
     t->state = (uint8_t)to;
     count(c, t, to, 1);
-    t->last_seq = at->seq;
+    task_run(t)->last_seq = at->seq;
     if (!task_state_terminal(to)) return;
-    t->finished_ns = at->time_ns;
-    t->finished_seq = at->seq;
-    t->step = t->steps = 0;
+    t->run->finished_ns = at->time_ns;
+    t->run->finished_seq = at->seq;
+    t->run->step = t->run->steps = 0;
     finished_link(c, t);
 }
 
@@ -212,14 +233,14 @@ static void tell_changed(const At *at, Task *t, TaskState before, EventKind kind
 /* The lease ends here, and is charged here: nowhere else, so once (I2). */
 static void end_lease(const At *at, Task *t, int64_t device_ns, int64_t run_ns)
 {
-    uint64_t token = t->token;
+    uint64_t token = t->run->token;
     CHECK(token != 0);
-    t->token = 0;
-    t->ended_token = token;
-    t->lease_until_ns = 0;
-    t->step = t->steps = 0;
-    t->device_ns += device_ns;
-    t->run_ns += run_ns;
+    t->run->token = 0;
+    t->run->ended_token = token;
+    t->run->lease_until_ns = 0;
+    t->run->step = t->run->steps = 0;
+    t->run->device_ns += device_ns;
+    t->run->run_ns += run_ns;
     tenant_get(at->c, t->tenant)->device_ns_total += device_ns;
     if (at->c->observed) at->c->observer.slot_freed(at->c->observer.ctx, t, token, device_ns);
 }
@@ -289,11 +310,11 @@ static bool apply_submit(const At *at, const RecSubmit *r)
 {
     Core *c = at->c;
     if (r->no != c->next_no || r->class >= CLASSES || r->tenant.n == 0) return false;
-    Task *t = mem_new(sizeof *t);
+    Task *t = task_new(c);
     c->next_no++;
     t->no = r->no;
-    t->created_seq = t->last_seq = at->seq;
-    t->created_epoch = c->epoch;
+    t->created_seq = at->seq;
+    t->created_epoch = (uint32_t)c->epoch;
     t->created_ns = at->time_ns;
     t->not_before_ns = r->not_before_ns;
     t->deadline_ns = r->deadline_ns;
@@ -304,7 +325,6 @@ static bool apply_submit(const At *at, const RecSubmit *r)
     t->class = r->class;
     t->max_attempts = r->max_attempts;
     t->state = TASK_QUEUED;
-    list_init(&t->finished);
     if (r->metadata.n || r->traceparent.n || r->retry_of.n || r->rollout) {
         TaskExtra *x = task_extra(t);
         set_text(&x->metadata, r->metadata);
@@ -343,18 +363,18 @@ static bool apply_lease(const At *at, const RecLease *r)
     Task *t = core_task(c, r->no);
     if (!t || t->state != TASK_QUEUED) return false;
     task_move(at, t, TASK_RUNNING);
-    t->token = at->seq;
-    t->attempt = (uint8_t)(t->burned + 1);
-    t->worker = sym_intern(c, r->worker);
-    t->device = (uint16_t)r->device;
-    t->batch = r->batch;
-    t->batch_size = r->batch_size;
-    t->started_ns = at->time_ns;
-    if (!t->first_started_ns) t->first_started_ns = at->time_ns;
-    t->fail = FAIL_NONE;
-    t->fail_retryable = false;
-    t->progress_n = 0;
-    t->lease_until_ns = at->time_ns + c->limits.lease_ns;
+    t->run->token = at->seq;
+    t->run->attempt = (uint8_t)(t->run->burned + 1);
+    t->run->worker = sym_intern(c, r->worker);
+    t->run->device = (uint16_t)r->device;
+    t->run->batch = r->batch;
+    t->run->batch_size = r->batch_size;
+    t->run->started_ns = at->time_ns;
+    if (!t->run->first_started_ns) t->run->first_started_ns = at->time_ns;
+    t->run->fail = FAIL_NONE;
+    t->run->fail_retryable = false;
+    t->run->progress_n = 0;
+    t->run->lease_until_ns = at->time_ns + c->limits.lease_ns;
     tell_changed(at, t, TASK_QUEUED, EVENT_LEASED);
     return true;
 }
@@ -362,7 +382,7 @@ static bool apply_lease(const At *at, const RecLease *r)
 static Task *leased(const Core *c, uint64_t no, uint64_t token)
 {
     Task *t = core_task(c, no);
-    return t && token != 0 && t->token == token ? t : NULL;
+    return t && token != 0 && t->run->token == token ? t : NULL;
 }
 
 static bool apply_finish(const At *at, const RecFinish *r)
@@ -370,10 +390,10 @@ static bool apply_finish(const At *at, const RecFinish *r)
     Core *c = at->c;
     Task *t = leased(c, r->no, r->token);
     if (!t || t->state != TASK_RUNNING || r->fail >= FAILS) return false;
-    if (r->burn) t->burned++;
+    if (r->burn) t->run->burned++;
     set_failure(t, r->ok ? FAIL_NONE : r->fail, r->retryable, r->message);
     if (r->ok) {
-        payload_set(c, &t->output, &r->output);
+        payload_set(c, &t->run->output, &r->output);
         task_add_files(c, t, &r->files);
     }
     end_lease(at, t, r->device_ns, r->run_ns);
@@ -387,8 +407,8 @@ static bool apply_requeue(const At *at, const RecRequeue *r)
     Core *c = at->c;
     Task *t = leased(c, r->no, r->token);
     if (!t || t->state != TASK_RUNNING || r->fail >= FAILS) return false;
-    if (r->burn) t->burned++;
-    if (r->loss) t->platform_losses++;
+    if (r->burn) t->run->burned++;
+    if (r->loss) t->run->platform_losses++;
     set_failure(t, r->fail, true, r->message);
     if (r->fail == FAIL_MODEL_CRASHED) t->solo = true;
     t->not_before_ns = r->not_before_ns;
@@ -409,10 +429,11 @@ static bool apply_stop(const At *at, uint64_t no, TaskState to)
     TaskState before = (TaskState)t->state;
     if (to == TASK_EXPIRED)
         set_failure(t, FAIL_EXPIRED, false, STR("the deadline passed before the task finished"));
-    else set_failure(t, FAIL_NONE, false, STR(""));
+    else
+        set_failure(t, FAIL_NONE, false, STR(""));
     task_move(at, t, to);
     tell_changed(at, t, before, EVENT_FINISHED);
-    if (c->observed && t->token) c->observer.lease_void(c->observer.ctx, t, t->token);
+    if (c->observed && t->run->token) c->observer.lease_void(c->observer.ctx, t, t->run->token);
     return true;
 }
 
@@ -421,7 +442,7 @@ static bool apply_slot_free(const At *at, const RecSlotFree *r)
     Task *t = leased(at->c, r->no, r->token);
     if (!t || !task_state_terminal((TaskState)t->state)) return false;
     end_lease(at, t, r->device_ns, r->run_ns);
-    t->last_seq = at->seq;
+    t->run->last_seq = at->seq;
     task_retime(at->c, t);
     return true;
 }
@@ -430,16 +451,15 @@ static bool apply_evict(const At *at, uint64_t no)
 {
     Core *c = at->c;
     Task *t = core_task(c, no);
-    if (!t || !task_state_terminal((TaskState)t->state) || t->token) return false;
+    if (!t || !task_state_terminal((TaskState)t->state) || t->run->token) return false;
     if (c->observed) c->observer.task_leaving(c->observer.ctx, t);
-    heap_del(&c->timers, &t->timer);
+    heap_del(&c->timers, &t->run->timer);
     task_drop_files(c, t);
-    list_del(&t->finished);
+    list_del(&t->run->finished);
     c->finished_bytes -= payload_bytes(t);
-    c->payload_bytes -= payload_bytes(t);
     count(c, t, (TaskState)t->state, -1);
     directory_set(&c->tasks, no, NULL);
-    task_free(t);
+    task_free(c, t);
     return true;
 }
 
@@ -449,10 +469,10 @@ static bool apply_forget(const At *at, uint64_t no)
     Task *t = core_task(c, no);
     if (!t || !task_state_terminal((TaskState)t->state) || t->input.forgotten) return false;
     c->finished_bytes -= payload_bytes(t);
-    payload_drop(c, &t->input);
-    payload_drop(c, &t->output);
+    payload_forget(c, &t->input);
+    payload_forget(c, &t->run->output);
     task_drop_files(c, t);
-    t->last_seq = at->seq;
+    t->run->last_seq = at->seq;
     tell_changed(at, t, (TaskState)t->state, EVENT_FORGOTTEN);
     return true;
 }
@@ -547,7 +567,7 @@ static bool apply_checkpoint(const At *at, const RecCheckpoint *r)
     TaskExtra *x = task_extra(t);
     x->checkpoint_unit = r->unit;
     x->checkpoint_file = r->file;
-    t->last_seq = at->seq;
+    t->run->last_seq = at->seq;
     return true;
 }
 

@@ -8,6 +8,7 @@ void core_limits_default(CoreLimits *l)
         .tenant_queued_max = 10000000,
         .finished_max = 1000000,
         .finished_bytes_max = GIB,
+        .payload_memory_max = 16 * MIB,
         .idem_tenant_max = 5000000,
         .idem_ttl_ns = 24 * 3600 * NS_PER_S,
         .lease_ns = 30 * NS_PER_S,
@@ -24,10 +25,17 @@ Core *core_new(const CoreLimits *limits, uint64_t random_seed_value)
     c->limits = *limits;
     random_seed(&c->random, random_seed_value);
     c->next_no = c->next_file_no = 1;
+    c->payloads = payloads_new();
+    pool_init(&c->pool, sizeof(Task));
     list_init(&c->idem_order);
     list_init(&c->idem_linger);
     list_init(&c->finished);
     return c;
+}
+
+int core_spill(Core *c, Disk *disk, const char *folder)
+{
+    return payloads_spill(c->payloads, disk, folder, c->limits.payload_memory_max);
 }
 
 void core_free(Core *c)
@@ -35,7 +43,7 @@ void core_free(Core *c)
     if (!c) return;
     for (Task *t = directory_newer(&c->tasks, 0), *next; t; t = next) {
         next = directory_newer(&c->tasks, t->no);
-        task_free(t);
+        task_free(c, t);
     }
     for (File *f = directory_newer(&c->files, 0), *next; f; f = next) {
         next = directory_newer(&c->files, f->no);
@@ -52,6 +60,8 @@ void core_free(Core *c)
         mem_free(c->flags[i].kind);
         mem_free(c->flags[i].subject);
     }
+    payloads_free(c->payloads);
+    pool_done(&c->pool);
     directory_done(&c->tasks);
     directory_done(&c->files);
     table_done(&c->files_by_id);

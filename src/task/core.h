@@ -59,7 +59,9 @@ struct Core {
     List idem_order, idem_linger;
     List finished; /* oldest first */
     uint64_t counts[TASK_STATES];
-    uint64_t finished_bytes, payload_bytes;
+    uint64_t finished_bytes;
+    Payloads *payloads;
+    Pool pool; /* of Task */
 
     /* volatile */
     CoreLimits limits;
@@ -80,7 +82,9 @@ const Tenant *tenant_find(const Core *c, Sym s); /* NULL: never seen */
 
 /* apply.c */
 TaskExtra *task_extra(Task *t);
-void task_free(Task *t);
+Task *task_new(Core *c);    /* waiting, all zeros */
+TaskRun *task_run(Task *t); /* its own, made when it has none */
+void task_free(Core *c, Task *t);
 void task_link(Core *c, Task *t); /* counts, lists and file references of a restored task */
 void finished_link(Core *c, Task *t);
 IdemEntry *idem_find(const Core *c, Digest128 key);

@@ -190,8 +190,8 @@ static LeaseStanding standing(const Core *c, uint64_t no, uint64_t token, const 
     const Task *t = core_task(c, no);
     *ret = t;
     if (!t || token == 0) return LEASE_STALE;
-    if (t->token == token) return t->state == TASK_RUNNING ? LEASE_LIVE : LEASE_HELD;
-    return t->ended_token == token ? LEASE_ENDED : LEASE_STALE;
+    if (t->run->token == token) return t->state == TASK_RUNNING ? LEASE_LIVE : LEASE_HELD;
+    return t->run->ended_token == token ? LEASE_ENDED : LEASE_STALE;
 }
 
 static Decision fenced(uint64_t no)
@@ -288,7 +288,7 @@ Decision core_fail(Core *c, uint64_t no, uint64_t token, FailCode fail, bool ret
     Decision answer;
     Usage u = sane(usage);
     if (answered(c, no, token, u, b, &t, &answer)) return answer;
-    if (!retryable || t->burned + 1 >= t->max_attempts) {
+    if (!retryable || t->run->burned + 1 >= t->max_attempts) {
         put_failure(no, token, fail, retryable, true, message, u, b);
         return ok(no);
     }
@@ -297,7 +297,7 @@ Decision core_fail(Core *c, uint64_t no, uint64_t token, FailCode fail, bool ret
                                 .fail = (uint8_t)fail,
                                 .burn = 1,
                                 .message = clip(message),
-                                .not_before_ns = now_ns + backoff(c, t->burned + 1u),
+                                .not_before_ns = now_ns + backoff(c, t->run->burned + 1u),
                                 .device_ns = u.device_ns,
                                 .run_ns = u.run_ns}};
     record_put(b, REC_REQUEUE, &d);
@@ -317,14 +317,14 @@ Decision core_release(Core *c, uint64_t no, uint64_t token, FailCode cause, bool
                   : cause == FAIL_NONE        ? STR("")
                                               : STR(lost);
     bool loss = cause != FAIL_NONE && !burn;
-    bool out_of_attempts = burn && t->burned + 1 >= t->max_attempts;
-    bool out_of_losses = loss && t->platform_losses + 1u >= c->limits.platform_losses_max;
+    bool out_of_attempts = burn && t->run->burned + 1 >= t->max_attempts;
+    bool out_of_losses = loss && t->run->platform_losses + 1u >= c->limits.platform_losses_max;
     if (out_of_attempts || out_of_losses) {
         put_failure(no, token, cause, true, burn, message, u, b);
         return ok(no);
     }
-    int64_t wait = burn   ? backoff(c, t->burned + 1u)
-                   : loss ? backoff(c, t->platform_losses + 1u)
+    int64_t wait = burn   ? backoff(c, t->run->burned + 1u)
+                   : loss ? backoff(c, t->run->platform_losses + 1u)
                           : 0;
     RecordData d = {.requeue = {.no = no,
                                 .token = token,
@@ -353,8 +353,8 @@ Decision core_checkpoint(const Core *c, uint64_t no, uint64_t token, uint64_t un
 bool core_renew(Core *c, uint64_t no, uint64_t token, int64_t now_ns)
 {
     Task *t = core_task(c, no);
-    if (!t || token == 0 || t->token != token) return false;
-    t->lease_until_ns = now_ns + c->limits.lease_ns;
+    if (!t || token == 0 || t->run->token != token) return false;
+    t->run->lease_until_ns = now_ns + c->limits.lease_ns;
     task_retime(c, t);
     return true;
 }
@@ -362,10 +362,10 @@ bool core_renew(Core *c, uint64_t no, uint64_t token, int64_t now_ns)
 bool core_progress(Core *c, uint64_t no, uint64_t token, uint32_t step, uint32_t steps)
 {
     Task *t = core_task(c, no);
-    if (!t || token == 0 || t->token != token || t->state != TASK_RUNNING) return false;
-    t->step = step;
-    t->steps = steps;
-    t->progress_n++;
+    if (!t || token == 0 || t->run->token != token || t->state != TASK_RUNNING) return false;
+    t->run->step = step;
+    t->run->steps = steps;
+    t->run->progress_n++;
     return true;
 }
 

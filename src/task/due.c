@@ -35,9 +35,10 @@ static int64_t next_ns(const Task *t)
     case TASK_QUEUED:
         return earlier(t->ready ? 0 : t->not_before_ns, t->deadline_ns);
     case TASK_RUNNING:
-        return earlier(t->lease_until_ns, t->deadline_ns);
+        return earlier(t->run->lease_until_ns, t->deadline_ns);
     default:
-        return t->token ? t->lease_until_ns : t->finished_ns + (int64_t)t->retention_s * NS_PER_S;
+        return t->run->token ? t->run->lease_until_ns
+                             : t->run->finished_ns + (int64_t)t->retention_s * NS_PER_S;
     }
 }
 
@@ -46,9 +47,9 @@ void task_retime(Core *c, Task *t)
     if (!c->observed) return;
     int64_t at = next_ns(t);
     if (at)
-        heap_set(&c->timers, &t->timer, at, t->no);
-    else
-        heap_del(&c->timers, &t->timer);
+        heap_set(&c->timers, &task_run(t)->timer, at, t->no);
+    else if (t->run != &task_no_run)
+        heap_del(&c->timers, &t->run->timer);
 }
 
 void file_retime(Core *c, File *f)
@@ -67,7 +68,7 @@ void core_observe(Core *c, const CoreObserver *o, int64_t now_ns)
     c->observed = true;
     c->idem_check_ns = now_ns;
     for (Task *t = directory_newer(&c->tasks, 0); t; t = directory_newer(&c->tasks, t->no)) {
-        if (t->token) t->lease_until_ns = now_ns + c->limits.lease_ns;
+        if (t->run->token) t->run->lease_until_ns = now_ns + c->limits.lease_ns;
         if (t->state == TASK_QUEUED && t->not_before_ns <= now_ns) task_make_ready(c, t);
         task_retime(c, t);
     }
@@ -87,14 +88,16 @@ static bool evict_over_bound(const Core *c, FrameBuilder *b)
     for (int s = TASK_SUCCEEDED; s < TASK_STATES; s++) n += c->counts[s];
     uint64_t bytes = c->finished_bytes;
     if (n <= c->limits.finished_max && bytes <= c->limits.finished_bytes_max) return false;
-    LIST_FOR (t, &c->finished, Task, finished) {
+    LIST_FOR (r, &c->finished, TaskRun, finished) {
+        const Task *t = r->task;
         if (over == EVICT_BATCH ||
             (n <= c->limits.finished_max && bytes <= c->limits.finished_bytes_max))
             break;
-        if (t->token) continue; /* its slot is still held */
+        if (t->run->token) continue; /* its slot is still held */
         put_task(b, REC_EVICT, t->no);
         n--;
-        bytes -= (t->input.bytes ? t->input.len : 0) + (t->output.bytes ? t->output.len : 0);
+        bytes -= (payload_is_there(&t->input) ? t->input.len : 0) +
+                 (payload_is_there(&r->output) ? r->output.len : 0);
         over++;
     }
     return over > 0;
@@ -115,7 +118,8 @@ static bool expire_keys(Core *c, int64_t now_ns, FrameBuilder *b)
 
 static void lease_over(Core *c, Task *t, int64_t now_ns, FrameBuilder *b)
 {
-    Decision d = core_release(c, t->no, t->token, FAIL_WORKER_LOST, false, (Usage){0}, now_ns, b);
+    Decision d = core_release(c, t->no, t->run->token, FAIL_WORKER_LOST, false, (Usage){0}, now_ns,
+                              b);
     CHECK(b->records == 1);
     (void)d; /* a held slot answers "fenced" and is freed all the same */
 }
@@ -127,10 +131,10 @@ static void task_due(Core *c, Task *t, int64_t now_ns, bool freeze_leases, Frame
         put_task(b, REC_EXPIRE, t->no);
         return;
     }
-    if (t->token) {
-        CHECK(t->lease_until_ns <= now_ns);
+    if (t->run->token) {
+        CHECK(t->run->lease_until_ns <= now_ns);
         if (freeze_leases) {
-            t->lease_until_ns = now_ns + FREEZE_STEP_NS;
+            t->run->lease_until_ns = now_ns + FREEZE_STEP_NS;
             task_retime(c, t);
         } else {
             lease_over(c, t, now_ns, b);
@@ -150,7 +154,7 @@ bool core_due(Core *c, int64_t now_ns, bool freeze_leases, FrameBuilder *b)
 {
     HeapNode *n = heap_min(&c->timers);
     if (n && n->key <= now_ns) {
-        task_due(c, CONTAINER_OF(n, Task, timer), now_ns, freeze_leases, b);
+        task_due(c, CONTAINER_OF(n, TaskRun, timer)->task, now_ns, freeze_leases, b);
         return true;
     }
     n = heap_min(&c->file_timers);

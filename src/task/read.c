@@ -95,7 +95,17 @@ uint64_t core_epoch(const Core *c)
 
 uint64_t core_payload_bytes(const Core *c)
 {
-    return c->payload_bytes;
+    return payloads_bytes(c->payloads);
+}
+
+uint64_t core_payload_memory_bytes(const Core *c)
+{
+    return payloads_memory_bytes(c->payloads);
+}
+
+Str core_payload(const Core *c, const Payload *p)
+{
+    return payloads_get(c->payloads, p);
 }
 
 const CoreLimits *core_limits(const Core *c)

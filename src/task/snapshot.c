@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SNAPSHOT_VERSION 1
+#define SNAPSHOT_VERSION 2
 #define PIECE_MAX        (64 * KIB)
 
 typedef enum {
@@ -128,15 +128,15 @@ static void p_payload(Pass *p, Payload *a)
 {
     p_u32(p, &a->len);
     p_bool(p, &a->forgotten);
-    p_u64(p, &a->digest.lo);
-    p_u64(p, &a->digest.hi);
     if (a->len == 0 || a->forgotten) return;
     if (p->out) {
-        buf_put(p->out, a->bytes, a->len);
+        buf_put_str(p->out, payloads_get(p->c->payloads, a));
         return;
     }
     const uint8_t *from = cursor_bytes(&p->in, a->len);
-    if (from) a->bytes = mem_dup(from, a->len);
+    size_t n = from ? a->len : 0;
+    a->len = 0;
+    if (from) payloads_put(p->c->payloads, a, (Str){(const char *)from, n});
 }
 
 /* ---- items ---- */
@@ -183,6 +183,20 @@ static void file(Pass *p, File *f)
     p_z(p, &f->content_type);
 }
 
+static void extra_files(Pass *p, TaskExtra *x)
+{
+    p_u16(p, &x->files_len);
+    if (!p->out) {
+        if (x->files_len > 2 * TASK_FILES_MAX) {
+            p->in.bad = true;
+            x->files_len = 0;
+            return;
+        }
+        if (x->files_len) x->files = mem_new(x->files_len * sizeof *x->files);
+    }
+    for (uint16_t i = 0; i < x->files_len; i++) p_u64(p, &x->files[i]);
+}
+
 static void extra(Pass *p, Task *t)
 {
     bool has = t->extra != NULL;
@@ -197,22 +211,23 @@ static void extra(Pass *p, Task *t)
     p_u64(p, &x->checkpoint_file);
     p_u64(p, &x->rollout);
     p_u8(p, &x->rollout_arm);
+    extra_files(p, x);
 }
 
-static void events(Pass *p, Task *t)
+static void events(Pass *p, TaskRun *r)
 {
-    p_u16(p, &t->events_len);
+    p_u16(p, &r->events_len);
     if (!p->out) {
-        if (t->events_len > TASK_EVENTS_MAX) {
+        if (r->events_len > TASK_EVENTS_MAX) {
             p->in.bad = true;
-            t->events_len = 0;
+            r->events_len = 0;
             return;
         }
-        t->events_cap = t->events_len;
-        if (t->events_len) t->events = mem_new(t->events_len * sizeof *t->events);
+        r->events_cap = r->events_len;
+        if (r->events_len) r->events = mem_new(r->events_len * sizeof *r->events);
     }
-    for (uint16_t i = 0; i < t->events_len; i++) {
-        TaskEvent *e = &t->events[i];
+    for (uint16_t i = 0; i < r->events_len; i++) {
+        TaskEvent *e = &r->events[i];
         p_u64(p, &e->seq);
         p_i64(p, &e->time_ns);
         p_u8(p, &e->kind);
@@ -222,59 +237,55 @@ static void events(Pass *p, Task *t)
     }
 }
 
-static void task_files(Pass *p, Task *t)
+static void run(Pass *p, Task *t)
 {
-    p_u16(p, &t->files_len);
-    if (!p->out) {
-        if (t->files_len > 2 * TASK_FILES_MAX) {
-            p->in.bad = true;
-            t->files_len = 0;
-            return;
-        }
-        if (t->files_len) t->files = mem_new(t->files_len * sizeof *t->files);
-    }
-    for (uint16_t i = 0; i < t->files_len; i++) p_u64(p, &t->files[i]);
+    bool has = t->run->last_seq != 0; /* any record since its submit */
+    p_bool(p, &has);
+    if (!has) return;
+    TaskRun *r = task_run(t);
+    p_u64(p, &r->last_seq);
+    p_u64(p, &r->finished_seq);
+    p_i64(p, &r->started_ns);
+    p_i64(p, &r->first_started_ns);
+    p_i64(p, &r->finished_ns);
+    p_u64(p, &r->token);
+    p_u64(p, &r->ended_token);
+    p_u64(p, &r->batch);
+    p_i64(p, &r->device_ns);
+    p_i64(p, &r->run_ns);
+    p_u32(p, &r->batch_size);
+    p_sym(p, &r->worker);
+    p_u16(p, &r->device);
+    p_u16(p, &r->platform_losses);
+    p_u8(p, &r->attempt);
+    p_u8(p, &r->burned);
+    p_u8(p, &r->fail);
+    p_bool(p, &r->fail_retryable);
+    p_payload(p, &r->output);
+    events(p, r);
 }
 
 static void task(Pass *p, Task *t)
 {
     p_u64(p, &t->no);
-    p_u64(p, &t->created_epoch);
     p_u64(p, &t->created_seq);
-    p_u64(p, &t->last_seq);
-    p_u64(p, &t->finished_seq);
     p_i64(p, &t->created_ns);
     p_i64(p, &t->not_before_ns);
     p_i64(p, &t->deadline_ns);
-    p_i64(p, &t->started_ns);
-    p_i64(p, &t->first_started_ns);
-    p_i64(p, &t->finished_ns);
     p_sym(p, &t->tenant);
     p_sym(p, &t->model);
     p_sym(p, &t->version);
-    p_sym(p, &t->worker);
     p_u32(p, &t->retention_s);
-    p_u64(p, &t->token);
-    p_u64(p, &t->ended_token);
-    p_u64(p, &t->batch);
-    p_i64(p, &t->device_ns);
-    p_i64(p, &t->run_ns);
-    p_u32(p, &t->batch_size);
-    p_u16(p, &t->device);
+    p_u32(p, &t->created_epoch);
     p_u8(p, &t->state);
     p_u8(p, &t->class);
-    p_u8(p, &t->attempt);
-    p_u8(p, &t->burned);
     p_u8(p, &t->max_attempts);
-    p_u8(p, &t->fail);
-    p_bool(p, &t->fail_retryable);
-    p_bool(p, &t->solo);
-    p_u16(p, &t->platform_losses);
+    bool solo = t->solo;
+    p_bool(p, &solo);
+    t->solo = solo;
     p_payload(p, &t->input);
-    p_payload(p, &t->output);
     extra(p, t);
-    events(p, t);
-    task_files(p, t);
+    run(p, t);
 }
 
 static void idem(Pass *p, IdemEntry *e)
@@ -360,7 +371,8 @@ int core_snapshot(const Core *core, int (*put)(void *ctx, Str piece), void *ctx)
     for (Task *t = directory_newer(&c->tasks, 0); t && !w->err;
          t = directory_newer(&c->tasks, t->no))
         WRITE_ITEM(w, ITEM_TASK, task(p, t));
-    LIST_FOR (t, &c->finished, Task, finished) WRITE_ITEM(w, ITEM_FINISHED, p_u64(p, &t->no));
+    LIST_FOR (r, &c->finished, TaskRun, finished)
+        WRITE_ITEM(w, ITEM_FINISHED, p_u64(p, &r->task->no));
     LIST_FOR (e, &c->idem_order, IdemEntry, order) WRITE_ITEM(w, ITEM_IDEM, idem(p, e));
     LIST_FOR (e, &c->idem_linger, IdemEntry, order) WRITE_ITEM(w, ITEM_IDEM, idem(p, e));
     uint64_t count = c->tasks.count;
@@ -391,10 +403,8 @@ static int restore_head(Pass *p, const LogPoint *covers)
 {
     uint32_t version = 0;
     head(p, &version);
-    if (version > SNAPSHOT_VERSION) return ERR_UNSUPPORTED;
-    return version == 0 || p->c->shard != covers->shard || p->c->epoch != covers->epoch
-               ? ERR_INVALID
-               : 0;
+    if (version != SNAPSHOT_VERSION) return ERR_UNSUPPORTED;
+    return p->c->shard != covers->shard || p->c->epoch != covers->epoch ? ERR_INVALID : 0;
 }
 
 static int restore_model(Pass *p)
@@ -423,13 +433,12 @@ static int restore_file(Pass *p)
 
 static int restore_task(Pass *p)
 {
-    Task *t = mem_new(sizeof *t);
-    list_init(&t->finished);
+    Task *t = task_new(p->c);
     task(p, t);
     if (p->in.bad || t->no == 0 || !t->tenant || t->state >= TASK_STATES || t->class >= CLASSES ||
-        t->fail >= FAILS ||
+        t->run->fail >= FAILS ||
         directory_older(&p->c->tasks, UINT64_MAX) != directory_older(&p->c->tasks, t->no)) {
-        task_free(t);
+        task_free(p->c, t);
         return ERR_INVALID;
     }
     task_link(p->c, t);
@@ -441,7 +450,8 @@ static int restore_finished(Pass *p)
     uint64_t no = 0;
     p_u64(p, &no);
     Task *t = core_task(p->c, no);
-    if (p->in.bad || !t || !task_state_terminal((TaskState)t->state) || !list_empty(&t->finished))
+    if (p->in.bad || !t || !task_state_terminal((TaskState)t->state) ||
+        !list_empty(&t->run->finished))
         return ERR_INVALID;
     finished_link(p->c, t);
     return 0;

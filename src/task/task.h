@@ -20,6 +20,7 @@
 #define TASK_TASK_H
 
 #include "base/base.h"
+#include "task/payloads.h"
 #include "wire/frame.h"
 
 /* ---- names ---- */
@@ -111,13 +112,6 @@ typedef struct {
 
 typedef uint32_t Sym; /* an interned string of the core: tenant, model, version, worker; 0 = none */
 
-typedef struct {
-    uint8_t *bytes; /* owned; NULL: none, or forgotten */
-    uint32_t len;
-    bool forgotten; /* deleted by a client or by retention */
-    Digest128 digest;
-} Payload;
-
 typedef enum {
     EVENT_CREATED,
     EVENT_LEASED,
@@ -144,50 +138,74 @@ typedef struct {  /* what few tasks have */
     uint64_t checkpoint_file; /* file number */
     uint64_t rollout;         /* which rollout assigned the version; 0: none */
     uint8_t rollout_arm;      /* 0 stable, 1 canary */
+    uint16_t files_len;
+    uint64_t *files; /* numbers of the files it refers to (owned array) */
 } TaskExtra;
 
-typedef struct Task {
-    uint64_t no;
-    uint64_t created_epoch; /* of the claim under which it was accepted */
-    uint64_t created_seq;   /* sequence of its submit record */
-    uint64_t last_seq; /* of the last record about it: a reader waits until this one is durable */
+/* What a task that merely waits its turn does not have: its lease, and what became of it. */
+typedef struct {
+    uint64_t last_seq;     /* of the last record about it */
     uint64_t finished_seq; /* of its terminal record */
-    int64_t created_ns, not_before_ns, deadline_ns, started_ns /* of the latest lease */,
-        first_started_ns, finished_ns;
-    Sym tenant, model, version, worker; /* worker: of the lease, or of the last one */
-    uint32_t retention_s;
+    int64_t started_ns /* of the latest lease */, first_started_ns, finished_ns;
     uint64_t token;       /* of the live lease: sequence of its record; 0 = none */
     uint64_t ended_token; /* the last lease whose end is on record: tells a duplicate from a stale
                              report */
     uint64_t batch;       /* which leases were given together */
     int64_t device_ns, run_ns; /* charged so far; wall time in the engine */
     uint32_t batch_size;
+    Sym worker; /* of the lease, or of the last one */
     uint16_t device;
-    uint8_t state, class;
+    uint16_t platform_losses; /* leases lost without the task's fault */
     uint8_t attempt; /* number of the current or last attempt, from 1; 0 before the first */
     uint8_t burned;  /* attempts that counted against max_attempts */
-    uint8_t max_attempts;
-    uint8_t fail; /* FailCode */
+    uint8_t fail;    /* FailCode */
     bool fail_retryable;
-    bool solo; /* its model's process ended while it ran: from then on it is leased alone, so that
-                  it cannot cost others an attempt */
-    uint16_t platform_losses; /* leases lost without the task's fault */
-    Payload input, output;
-    TaskExtra *extra;  /* may be NULL */
-    TaskEvent *events; /* since the first lease; EVENT_CREATED is implied by created_seq */
     uint16_t events_len, events_cap;
-    uint64_t *files; /* numbers of the files it refers to (owned array) */
-    uint16_t files_len;
+    TaskEvent *events; /* since the first lease; EVENT_CREATED is implied by created_seq */
+    Payload output;
     List finished; /* in Core's list of finished tasks, oldest first */
 
     /* volatile */
     int64_t lease_until_ns;           /* while token ≠ 0 */
     uint32_t progress_n, step, steps; /* numbered inside (token, n) */
-    bool ready;                       /* QUEUED and due: known to the scheduler */
     HeapNode timer;                   /* next thing time does to it */
-    HeapNode sched_node;              /* the scheduler's: its place in a ready queue */
-    void *sched_queue;                /* the scheduler's: which queue */
+    struct Task *task;                /* whose it is */
+} TaskRun;
+extern const TaskRun task_no_run; /* all zeros: what `run` of a waiting task points to */
+
+typedef struct Task { /* 128 bytes: a backlog is millions of them */
+    uint64_t no;
+    uint64_t created_seq; /* sequence of its submit record */
+    int64_t created_ns, not_before_ns, deadline_ns;
+    Sym tenant, model, version;
+    uint32_t retention_s;
+    uint32_t created_epoch; /* of the claim under which it was accepted */
+    uint8_t state, class;
+    uint8_t max_attempts;
+    bool solo : 1;  /* its model's process ended while it ran: from then on it is leased alone, so
+                       that it cannot cost others an attempt */
+    bool ready : 1; /* volatile: QUEUED and due: known to the scheduler */
+    Payload input;
+    TaskExtra *extra; /* may be NULL */
+    TaskRun *run;     /* never NULL; only apply.c writes, into one that is its own */
+
+    /* volatile */
+    HeapNode sched_node; /* the scheduler's: its place in a ready queue */
+    void *sched_queue;   /* the scheduler's: which queue */
 } Task;
+
+_Static_assert(sizeof(Task) == 128, "see above");
+
+/* Of the last record about it: a reader waits until this one is durable. */
+static inline uint64_t task_last_seq(const Task *t)
+{
+    return MAX(t->created_seq, t->run->last_seq);
+}
+
+static inline size_t task_files_len(const Task *t)
+{
+    return t->extra ? t->extra->files_len : 0;
+}
 
 typedef struct File {
     uint64_t no;
@@ -223,6 +241,7 @@ typedef struct {
     uint64_t tenant_queued_max;  /* default queued_max */
     uint64_t finished_max;       /* default 1,000,000 finished tasks in memory */
     uint64_t finished_bytes_max; /* default 1 GiB of their payloads */
+    uint64_t payload_memory_max; /* default 16 MiB of inputs and outputs; the rest is spilled */
     uint64_t idem_tenant_max;    /* default 5,000,000 keys */
     int64_t idem_ttl_ns;         /* 24 h */
     int64_t lease_ns;            /* 30 s */
@@ -256,6 +275,9 @@ typedef struct {
 /* ---- life ---- */
 Core *core_new(const CoreLimits *limits, uint64_t random_seed /* jitter */);
 void core_free(Core *c);
+/* Payloads beyond limits.payload_memory_max go to files in that folder of disk (borrowed), as
+ * payloads_spill; before the first record. Without it all stay in memory. */
+int core_spill(Core *c, Disk *disk, const char *folder) HR_MUST_CHECK;
 /* After the replay (o is copied): announces every ready task, and gives every live lease a full
  * fresh period. */
 void core_observe(Core *c, const CoreObserver *o, int64_t now_ns);
@@ -385,6 +407,8 @@ uint64_t core_ready(const Core *c);
 uint64_t core_misfits(const Core *c); /* records that were no-ops */
 uint64_t core_epoch(const Core *c);
 uint64_t core_payload_bytes(const Core *c);
+uint64_t core_payload_memory_bytes(const Core *c); /* of them, not in spill files */
+Str core_payload(const Core *c, const Payload *p); /* a task's input or output, as payloads_get */
 const CoreLimits *core_limits(const Core *c);
 
 #endif

@@ -235,12 +235,46 @@ static void a_walk_while_growing_sees_all(void **state)
     mem_free(all);
 }
 
+/* ---- pool ---- */
+
+static void a_pool_gives_what_is_free(void **state)
+{
+    (void)state;
+    enum { OBJECTS = 5000, SIZE = 128 };
+    static uint8_t *all[OBJECTS];
+    Random r;
+    random_seed(&r, 3);
+    Pool p;
+    pool_init(&p, SIZE);
+    for (int step = 0; step < 100000; step++) {
+        size_t i = (size_t)random_below(&r, step < 50000 ? OBJECTS : 300);
+        if (all[i]) {
+            for (size_t k = 0; k < SIZE; k++) assert_int_equal(all[i][k], (uint8_t)(i + k));
+            pool_give(&p, all[i]);
+            all[i] = NULL;
+        } else {
+            all[i] = pool_take(&p);
+            for (size_t k = 0; k < SIZE; k++) {
+                assert_int_equal(all[i][k], 0);
+                all[i][k] = (uint8_t)(i + k);
+            }
+        }
+    }
+    for (size_t i = 0; i < OBJECTS; i++)
+        if (all[i]) pool_give(&p, all[i]);
+    pool_done(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(buf_holds_what_is_put),    cmocka_unit_test(integers_are_little_endian),
-        cmocka_unit_test(lists_keep_order),         cmocka_unit_test(a_heap_gives_the_least),
-        cmocka_unit_test(a_table_finds_what_is_in), cmocka_unit_test(a_walk_while_growing_sees_all),
+        cmocka_unit_test(buf_holds_what_is_put),
+        cmocka_unit_test(integers_are_little_endian),
+        cmocka_unit_test(lists_keep_order),
+        cmocka_unit_test(a_heap_gives_the_least),
+        cmocka_unit_test(a_table_finds_what_is_in),
+        cmocka_unit_test(a_walk_while_growing_sees_all),
+        cmocka_unit_test(a_pool_gives_what_is_free),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -187,7 +187,7 @@ static inline bool rig_holds(void *ctx, Str id, uint64_t no)
 static inline bool rig_live(void *ctx, uint64_t no, uint64_t token)
 {
     const Task *t = core_task(((Rig *)ctx)->core, no);
-    return t && token && t->token == token;
+    return t && token && t->run->token == token;
 }
 static inline QueueEstimate rig_estimate(void *ctx, const Task *t)
 {
@@ -506,7 +506,7 @@ static inline uint64_t rig_lease(Rig *r, const char *id)
     LeaseSpec l = {.no = rig_task(r, id)->no, .worker = STR(WORKER), .batch = 1, .batch_size = 1};
     Decision d = rig_commit(r, core_lease(r->core, &l, r->now_ns, &r->b));
     if (d.code != CODE_OK) fail_msg("lease: %s", d.detail);
-    return rig_task(r, id)->token;
+    return rig_task(r, id)->run->token;
 }
 
 static inline void rig_succeed(Rig *r, const char *id, uint64_t token, const char *output)

@@ -648,11 +648,23 @@ static void a_full_disk_refuses_and_recovers(void **state)
     assert_int_equal(model_commit(&m, log), 0);
     assert_int_equal(model_append(&m, log, 400, false), ERR_NOSPC);
 
-    /* A restart on the full disk works too. */
+    /* A restart on the full disk works too, with its claim, whatever room was left. */
     log_close(log);
     assert_int_equal(model_open(&m, &d->base, &log, NULL), 0);
+    assert_int_equal(model_claim(&m, log), 0);
+    assert_int_equal(model_commit(&m, log), 0);
+    log_close(log);
+
+    /* Others took the last byte: no start, and the message says what helps. */
+    Buf why = {0};
+    d->capacity = 1;
+    err = model_open(&m, &d->base, &log, &why);
+    if (err == 0) log_close(log); /* there was a spare */
+    else assert_non_null(strstr(buf_z(&why), "Free some space"));
+    buf_done(&why);
 
     d->capacity = 2 * MIB;
+    assert_int_equal(model_open(&m, &d->base, &log, NULL), 0);
     clock.now_ns += NS_PER_S;
     err = model_append(&m, log, 400, false);
     if (err == ERR_AGAIN) {

@@ -95,6 +95,7 @@ static void start(Rig *r)
 {
     ShardOptions o = {.ping_s = 5, .seed = ++r->lives, .address = "test"};
     core_limits_default(&o.limits);
+    o.limits.payload_memory_max = 100; /* nearly all are spilled */
     ShardOut out = {r, on_changed, on_task, on_task, on_file, on_line, on_kick, on_kill};
     Buf why = {0};
     assert_int_equal(shard_open(&r->disk->base, &r->clock, &o, &out, &r->shard, &why), 0);
@@ -207,7 +208,7 @@ static const Task *task(const Rig *r, uint64_t no)
 
 static WorkerHeld held(const Rig *r, uint64_t no)
 {
-    return (WorkerHeld){no, task(r, no)->token};
+    return (WorkerHeld){no, task(r, no)->run->token};
 }
 
 static ReportAnswer report(Rig *r, const Hand *h, WorkerReport w)
@@ -285,8 +286,8 @@ static void crash_of_a_batch(void **state)
     Hand h = hello(r, "local-0", NULL, NULL, 0);
     assert_int_equal(running(r, no, N, &one), N);
     for (int i = 0; i < N; i++) {
-        assert_int_equal(task(r, no[i])->batch, task(r, no[0])->batch);
-        assert_int_equal(task(r, no[i])->batch_size, N);
+        assert_int_equal(task(r, no[i])->run->batch, task(r, no[0])->run->batch);
+        assert_int_equal(task(r, no[i])->run->batch_size, N);
         assert_false(task(r, no[i])->solo);
     }
 
@@ -299,9 +300,9 @@ static void crash_of_a_batch(void **state)
     for (int i = 0; i < N; i++) {
         const Task *t = task(r, no[i]);
         assert_int_equal(t->state, TASK_QUEUED);
-        assert_int_equal(t->fail, FAIL_MODEL_CRASHED);
-        assert_int_equal(t->burned, 0);
-        assert_int_equal(t->platform_losses, 1);
+        assert_int_equal(t->run->fail, FAIL_MODEL_CRASHED);
+        assert_int_equal(t->run->burned, 0);
+        assert_int_equal(t->run->platform_losses, 1);
         assert_true(t->solo);
     }
     uint64_t fresh = submit(r);
@@ -318,26 +319,26 @@ static void crash_of_a_batch(void **state)
         assert_true(n <= 1); /* each alone */
         if (n == 0) continue;
         const Task *t = task(r, one);
-        assert_int_equal(t->batch_size, 1);
+        assert_int_equal(t->run->batch_size, 1);
         for (int i = 0; i < N; i++) runs[i] += no[i] == one;
         if (one != no[POISON]) {
             assert_int_equal(result(r, &h, held(r, one)), REPORT_ACCEPTED);
             continue;
         }
-        assert_int_equal(t->attempt, ++crashes);
+        assert_int_equal(t->run->attempt, ++crashes);
         fleet_process_ended(r->fleet, STR("local-0"), true);
         commit(r);
-        assert_int_equal(task(r, one)->burned, crashes);
+        assert_int_equal(task(r, one)->run->burned, crashes);
         h = hello(r, "local-0", NULL, NULL, 0);
     }
     assert_int_equal(crashes, 3);
     for (int i = 0; i < N; i++) {
         const Task *t = task(r, no[i]);
         assert_int_equal(t->state, i == POISON ? TASK_FAILED : TASK_SUCCEEDED);
-        assert_int_equal(t->fail, i == POISON ? FAIL_MODEL_CRASHED : FAIL_NONE);
-        assert_int_equal(t->burned, i == POISON ? 3 : 0);
+        assert_int_equal(t->run->fail, i == POISON ? FAIL_MODEL_CRASHED : FAIL_NONE);
+        assert_int_equal(t->run->burned, i == POISON ? 3 : 0);
         assert_int_equal(runs[i], i == POISON ? 3 : 1);
-        assert_int_equal(t->platform_losses, 1);
+        assert_int_equal(t->run->platform_losses, 1);
     }
 }
 
@@ -370,12 +371,12 @@ static void who_pays(void **state)
         commit(r);
         assert_false(fleet_known(r->fleet, str_from(h.id)));
         assert_int_equal(t->state, TASK_QUEUED);
-        assert_int_equal(t->burned, cases[i].burned);
-        assert_int_equal(t->platform_losses, cases[i].losses);
+        assert_int_equal(t->run->burned, cases[i].burned);
+        assert_int_equal(t->run->platform_losses, cases[i].losses);
         assert_int_equal(t->solo, cases[i].solo);
         if (other) {
             assert_int_equal(task(r, other)->state, TASK_CANCELED);
-            assert_int_equal(task(r, other)->token, 0);
+            assert_int_equal(task(r, other)->run->token, 0);
         }
         assert_int_equal(shard_cancel(r->shard, no).code, CODE_OK);
         commit(r);
@@ -400,15 +401,15 @@ static void same_process_comes_back(void **state)
     assert_string_equal(buf_z(&h.stale), "999999,4");
     buf_done(&h.stale);
     assert_int_equal(task(r, no[2])->state, TASK_QUEUED); /* it never got it */
-    assert_int_equal(task(r, no[2])->fail, FAIL_WORKER_LOST);
-    assert_int_equal(task(r, no[2])->burned, 0);
+    assert_int_equal(task(r, no[2])->run->fail, FAIL_WORKER_LOST);
+    assert_int_equal(task(r, no[2])->run->burned, 0);
     assert_false(task(r, no[2])->solo);
     turn(r, SEC(10));
     assert_int_equal(report(r, &h, (WorkerReport){.kind = REPORT_PONG}), REPORT_ACCEPTED);
     turn(r, SEC(10)); /* longer than a lease since it was given: the hello counted */
     for (int i = 0; i < 2; i++) {
         assert_int_equal(task(r, no[i])->state, TASK_RUNNING);
-        assert_int_equal(task(r, no[i])->token, has[i].token);
+        assert_int_equal(task(r, no[i])->run->token, has[i].token);
     }
     assert_int_equal(task(r, no[2])->state, TASK_QUEUED); /* the device is busy */
     assert_int_equal(result(r, &h, has[0]), REPORT_ACCEPTED);
@@ -426,7 +427,7 @@ static void same_process_comes_back(void **state)
     assert_string_equal(h.id, first.id);
     assert_int_equal(h.stale.len, 0);
     assert_int_equal(task(r, next)->state, TASK_QUEUED);
-    assert_int_equal(task(r, no[2])->token, has_2.token);
+    assert_int_equal(task(r, no[2])->run->token, has_2.token);
     assert_int_equal(result(r, &h, has_2), REPORT_ACCEPTED);
     turn(r, MS(1));
     assert_int_equal(task(r, no[2])->state, TASK_SUCCEEDED);
@@ -449,19 +450,19 @@ static void new_process_ends_the_orphans(void **state)
     assert_int_equal(task(r, a)->state, TASK_RUNNING); /* nobody has said anything yet */
     (void)hello(r, "a", NULL, NULL, 0);
     assert_int_equal(task(r, a)->state, TASK_QUEUED);
-    assert_int_equal(task(r, a)->fail, FAIL_WORKER_LOST);
-    assert_int_equal(task(r, a)->burned, 0);
-    assert_int_equal(task(r, a)->platform_losses, 1);
+    assert_int_equal(task(r, a)->run->fail, FAIL_WORKER_LOST);
+    assert_int_equal(task(r, a)->run->burned, 0);
+    assert_int_equal(task(r, a)->run->platform_losses, 1);
     assert_false(task(r, a)->solo);
-    assert_int_equal(task(r, b)->token, old_b.token); /* not a's */
+    assert_int_equal(task(r, b)->run->token, old_b.token); /* not a's */
     (void)hello(r, "c", NULL, NULL, 0);
     assert_int_equal(held(r, canceled).token, 0); /* its slot is charged and done with */
     turn(r, SEC(2));
     assert_int_equal(task(r, a)->state, TASK_RUNNING);
-    assert_true(task(r, a)->token != old_a.token);
+    assert_true(task(r, a)->run->token != old_a.token);
     for (int i = 0; i < 29; i++) turn(r, SEC(1)); /* b never comes back */
     assert_int_equal(task(r, b)->state, TASK_QUEUED);
-    assert_int_equal(task(r, b)->fail, FAIL_WORKER_LOST);
+    assert_int_equal(task(r, b)->run->fail, FAIL_WORKER_LOST);
     assert_false(fleet_known(r->fleet, str_from(wa.id)) || fleet_known(r->fleet, str_from(wb.id)));
 }
 
@@ -479,16 +480,16 @@ static void canceled_task_frees_its_slot(void **state)
     turn(r, MS(1));
     assert_true(said(r, "\"t\":\"cancel\""));
     assert_int_equal(task(r, a)->state, TASK_CANCELED);
-    assert_int_equal(task(r, a)->token, lease.token);
+    assert_int_equal(task(r, a)->run->token, lease.token);
     assert_int_equal(task(r, b)->state, TASK_QUEUED); /* the slot is held */
     assert_int_equal(fleet_running(r->fleet), 1);
     assert_int_equal(released(r, &h, lease), REPORT_FENCED);
-    assert_int_equal(task(r, a)->token, 0);
-    assert_int_equal(task(r, a)->device_ns, MS(2));
+    assert_int_equal(task(r, a)->run->token, 0);
+    assert_int_equal(task(r, a)->run->device_ns, MS(2));
     turn(r, MS(1));
     assert_int_equal(task(r, b)->state, TASK_RUNNING);
     assert_int_equal(released(r, &h, lease), REPORT_DUPLICATE);
-    assert_int_equal(task(r, a)->device_ns, MS(2)); /* charged once */
+    assert_int_equal(task(r, a)->run->device_ns, MS(2)); /* charged once */
 
     /* A worker that does not let go is ended. */
     lease = held(r, b);
@@ -499,7 +500,7 @@ static void canceled_task_frees_its_slot(void **state)
     assert_int_equal(r->kills, 1);
     fleet_process_ended(r->fleet, STR("w"), true);
     assert_int_equal(task(r, b)->state, TASK_CANCELED);
-    assert_int_equal(task(r, b)->token, 0);
+    assert_int_equal(task(r, b)->run->token, 0);
 }
 
 static void tokens_fence(void **state)
@@ -512,7 +513,7 @@ static void tokens_fence(void **state)
     turn(r, MS(1));
     WorkerHeld second = held(r, a);
     assert_true(second.token > first.token);
-    assert_int_equal(task(r, a)->attempt, 1);
+    assert_int_equal(task(r, a)->run->attempt, 1);
     assert_int_equal(released(r, &h, second), REPORT_ACCEPTED);
     turn(r, MS(1));
     WorkerHeld third = held(r, a), never = {a, third.token + 7}, nobody = {a + 7, third.token};
@@ -523,15 +524,15 @@ static void tokens_fence(void **state)
     WorkerReport progress = {.kind = REPORT_PROGRESS, .lease = second, .step = 1, .steps = 2};
     assert_int_equal(report(r, &h, progress), REPORT_FENCED);
     assert_int_equal(task(r, a)->state, TASK_RUNNING);
-    assert_int_equal(task(r, a)->token, third.token);
-    assert_int_equal(task(r, a)->device_ns, 2 * MS(2));
+    assert_int_equal(task(r, a)->run->token, third.token);
+    assert_int_equal(task(r, a)->run->device_ns, 2 * MS(2));
     progress.lease = third;
     assert_int_equal(report(r, &h, progress), REPORT_ACCEPTED);
-    assert_int_equal(task(r, a)->step, 1);
+    assert_int_equal(task(r, a)->run->step, 1);
 
     assert_int_equal(result(r, &h, third), REPORT_ACCEPTED);
     assert_int_equal(task(r, a)->state, TASK_SUCCEEDED);
-    uint64_t seq = task(r, a)->last_seq;
+    uint64_t seq = task(r, a)->run->last_seq;
     assert_int_equal(result(r, &h, third), REPORT_DUPLICATE);
     WorkerReport log = {.kind = REPORT_LOG, .lease = {a, 0}, .text = STR("no lease, no word")};
     assert_int_equal(report(r, &h, log), REPORT_FENCED);
@@ -542,8 +543,8 @@ static void tokens_fence(void **state)
     h = hello(r, "w", h.id, NULL, 0);
     assert_int_equal(result(r, &h, third), REPORT_DUPLICATE);
     assert_int_equal(task(r, a)->state, TASK_SUCCEEDED);
-    assert_int_equal(task(r, a)->last_seq, seq);
-    assert_int_equal(task(r, a)->device_ns, 2 * MS(2) + MS(3));
+    assert_int_equal(task(r, a)->run->last_seq, seq);
+    assert_int_equal(task(r, a)->run->device_ns, 2 * MS(2) + MS(3));
     strcpy(h.id, "worker_nobody");
     assert_int_equal(result(r, &h, third), REPORT_INVALID);
 }
@@ -614,10 +615,10 @@ static void leases_outlive_a_pause(void **state)
     turn(r, SEC(1));
     turn(r, SEC(300));
     for (int i = 0; i < 28; i++) turn(r, SEC(1));
-    assert_int_equal(task(r, a)->token, token);
+    assert_int_equal(task(r, a)->run->token, token);
     for (int i = 0; i < 5; i++) turn(r, SEC(1));
     assert_int_equal(task(r, a)->state, TASK_QUEUED);
-    assert_int_equal(task(r, a)->fail, FAIL_WORKER_LOST);
+    assert_int_equal(task(r, a)->run->fail, FAIL_WORKER_LOST);
 }
 
 static void leases_outlive_a_full_log(void **state)
@@ -649,7 +650,7 @@ static void leases_outlive_a_full_log(void **state)
     for (int i = 0; i < 20; i++) turn(r, MS(100));
     assert_int_equal(task(r, due)->state, TASK_EXPIRED);
     assert_int_equal(task(r, a)->state, TASK_RUNNING);
-    assert_int_equal(task(r, a)->token, lease.token);
+    assert_int_equal(task(r, a)->run->token, lease.token);
 }
 
 /* A model that cannot be put on record is not silently left out of the registration. */

@@ -51,21 +51,21 @@ static void on_unready(void *ctx, Task *t)
 static void on_freed(void *ctx, Task *t, uint64_t token, int64_t device_ns)
 {
     World *w = ctx;
-    assert_int_equal(t->token, 0);
-    assert_int_equal(t->ended_token, token);
+    assert_int_equal(t->run->token, 0);
+    assert_int_equal(t->run->ended_token, token);
     w->freed++;
     w->charged += (uint64_t)device_ns;
 }
 
 static void on_void(void *ctx, Task *t, uint64_t token)
 {
-    assert_int_equal(t->token, token);
+    assert_int_equal(t->run->token, token);
     ((World *)ctx)->voided++;
 }
 
 static void on_leaving(void *ctx, Task *t)
 {
-    assert_true(task_state_terminal(t->state) && t->token == 0);
+    assert_true(task_state_terminal(t->state) && t->run->token == 0);
     ((World *)ctx)->left++;
 }
 
@@ -140,7 +140,7 @@ static uint64_t lease(World *w, uint64_t no)
     LeaseSpec l = {.no = no, .worker = STR("w"), .batch = 1, .batch_size = 1};
     assert_int_equal(core_lease(w->core, &l, w->now, &w->b).code, CODE_OK);
     commit(w);
-    return core_task(w->core, no)->token;
+    return core_task(w->core, no)->run->token;
 }
 
 static void pass(World *w, int64_t ns)
@@ -205,7 +205,7 @@ static void a_task_succeeds_once(void **ctx)
     assert_int_equal(core_succeed(w.core, no, token + 1, STR("43"), NULL, 0, u, &w.b).code,
                      CODE_CONFLICT);
     assert_int_equal(w.b.records, 0);
-    assert_memory_equal(core_task(w.core, no)->output.bytes, "42", 2);
+    assert_memory_equal(core_task(w.core, no)->run->output.bytes, "42", 2);
     assert_int_equal(w.charged, 5);
     assert_int_equal(core_cancel(w.core, no, w.now, &w.b).code, CODE_ALREADY_TERMINAL);
     world_done(&w);
@@ -243,7 +243,7 @@ static void failures_burn_attempts_with_backoff(void **ctx)
     uint64_t no = submit(&w);
     for (int i = 1; i <= 3; i++) {
         uint64_t token = lease(&w, no);
-        assert_int_equal(core_task(w.core, no)->attempt, i);
+        assert_int_equal(core_task(w.core, no)->run->attempt, i);
         core_fail(w.core, no, token, FAIL_MODEL_ERROR, true, STR("no"), (Usage){0}, w.now, &w.b);
         commit(&w);
         if (i == 3) break;
@@ -261,7 +261,7 @@ static void failures_burn_attempts_with_backoff(void **ctx)
     commit(&w);
     assert_int_equal(w.ready, 1);
     uint64_t token = lease(&w, no);
-    assert_int_equal(core_task(w.core, no)->attempt, 1);
+    assert_int_equal(core_task(w.core, no)->run->attempt, 1);
     core_fail(w.core, no, token, FAIL_BAD_INPUT, false, STR("bad"), (Usage){0}, w.now, &w.b);
     commit(&w);
     assert_int_equal(state(&w, no), TASK_FAILED);
@@ -281,8 +281,8 @@ static void leases_end_by_time_and_renew(void **ctx)
     assert_int_equal(state(&w, no), TASK_RUNNING);
     pass(&w, 11 * SECOND);
     assert_int_equal(state(&w, no), TASK_QUEUED);
-    assert_int_equal(core_task(w.core, no)->platform_losses, 1);
-    assert_int_equal(core_task(w.core, no)->burned, 0);
+    assert_int_equal(core_task(w.core, no)->run->platform_losses, 1);
+    assert_int_equal(core_task(w.core, no)->run->burned, 0);
     assert_false(core_renew(w.core, no, token, w.now));
     world_done(&w);
 }
@@ -420,7 +420,7 @@ static Task *some_task(World *w, Random *r, bool leased)
         if (!older) break;
         t = older;
     }
-    while (t && leased && !t->token) t = core_older(w->core, t->no);
+    while (t && leased && !t->run->token) t = core_older(w->core, t->no);
     return t;
 }
 
@@ -464,12 +464,12 @@ static void one_step(World *w, Random *r)
     case 4:
     case 5:
         if ((t = some_task(w, r, true)))
-            core_succeed(w->core, t->no, stale ? stale : t->token, STR("{\"answer\":42}"), NULL, 0,
+            core_succeed(w->core, t->no, stale ? stale : t->run->token, STR("{\"answer\":42}"), NULL, 0,
                          u, &w->b);
         break;
     case 6:
         if ((t = some_task(w, r, true)))
-            core_fail(w->core, t->no, stale ? stale : t->token, FAIL_MODEL_ERROR,
+            core_fail(w->core, t->no, stale ? stale : t->run->token, FAIL_MODEL_ERROR,
                       random_below(r, 3), STR("oh"), u, w->now, &w->b);
         break;
     case 7:
@@ -479,7 +479,7 @@ static void one_step(World *w, Random *r)
             else if (random_below(r, 2))
                 core_forget(w->core, t->no, &w->b);
             else
-                core_release(w->core, t->no, t->token, FAIL_MODEL_CRASHED, random_below(r, 2), u,
+                core_release(w->core, t->no, t->run->token, FAIL_MODEL_CRASHED, random_below(r, 2), u,
                              w->now, &w->b);
         }
         break;
@@ -497,7 +497,7 @@ static void recount(World *w)
     for (Task *t = core_older(w->core, UINT64_MAX); t; t = core_older(w->core, t->no)) {
         counts[t->state]++;
         ready += t->ready;
-        assert_true((t->token != 0) == (t->state == TASK_RUNNING) || task_state_terminal(t->state));
+        assert_true((t->run->token != 0) == (t->state == TASK_RUNNING) || task_state_terminal(t->state));
     }
     for (int s = 0; s < TASK_STATES; s++)
         assert_int_equal(core_count(w->core, (TaskState)s), counts[s]);

@@ -1,0 +1,224 @@
+#include "task/payloads.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SLOT_MIN     64         /* bytes; below it a pointer costs as much as what it saves */
+#define CLASSES_MAX  128        /* four a doubling: up to 64 << 31 bytes */
+#define SHRINK_BYTES (4 * MIB)  /* a file is cut when that much of its end is free */
+#define TAIL_BYTES   (64 * KIB) /* neighbours are written together */
+
+/* One size class. Bit i of `used` is slot i. */
+typedef struct {
+    DiskFile *file; /* NULL: not made yet */
+    uint64_t *used;
+    size_t words, cap; /* words behind the last used slot are 0; cap: allocated */
+    size_t low;        /* every word before it is full */
+    uint64_t file_len; /* bytes, those of the tail included */
+    Buf tail;          /* put but not written yet: the bytes at tail_at */
+    uint64_t tail_at;
+} Class;
+
+struct Payloads {
+    uint64_t bytes, memory_bytes, memory_max;
+    Disk *disk; /* NULL: all in memory */
+    char folder[32];
+    Buf read; /* the spilled payload asked for last */
+    Class classes[CLASSES_MAX];
+};
+
+/* Class k holds up to SLOT_MIN * (4 + k % 4) / 4 << k / 4 bytes. */
+static uint64_t class_size(unsigned k)
+{
+    return ((uint64_t)SLOT_MIN * (4 + k % 4) / 4) << (k / 4);
+}
+
+static unsigned class_of(uint64_t len)
+{
+    unsigned k = 0;
+    if (len > SLOT_MIN) k = 4 * (63 - (unsigned)__builtin_clzll((len - 1) / SLOT_MIN));
+    while (class_size(k) < len) k++;
+    CHECK(k < CLASSES_MAX);
+    return k;
+}
+
+Payloads *payloads_new(void)
+{
+    Payloads *s = mem_new(sizeof *s);
+    s->memory_max = UINT64_MAX;
+    return s;
+}
+
+typedef struct {
+    Payloads *s;
+    int err;
+} Emptying;
+
+static void remove_one(void *ctx, const char *name)
+{
+    Emptying *e = ctx;
+    char path[96];
+    snprintf(path, sizeof path, "%s/%.40s", e->s->folder, name);
+    int err = e->s->disk->ops->unlink(e->s->disk, path);
+    if (err) e->err = err;
+}
+
+int payloads_spill(Payloads *s, Disk *disk, const char *folder, uint64_t memory_max)
+{
+    CHECK(!s->disk);
+    snprintf(s->folder, sizeof s->folder, "%s", folder);
+    s->disk = disk;
+    Emptying e = {.s = s};
+    int err = disk->ops->make_dir(disk, folder);
+    if (!err) err = disk->ops->list(disk, folder, remove_one, &e);
+    if (!err) err = e.err;
+    if (err) s->disk = NULL;
+    s->memory_max = memory_max;
+    return err;
+}
+
+void payloads_free(Payloads *s)
+{
+    if (!s) return;
+    for (unsigned k = 0; k < CLASSES_MAX; k++) {
+        Class *c = &s->classes[k];
+        char path[96];
+        snprintf(path, sizeof path, "%s/%llu", s->folder, (unsigned long long)class_size(k));
+        if (c->file) {
+            c->file->ops->close(c->file);
+            (void)s->disk->ops->unlink(s->disk, path); /* a start empties the folder anyway */
+        }
+        mem_free(c->used);
+        buf_done(&c->tail);
+    }
+    buf_done(&s->read);
+    mem_free(s);
+}
+
+/* ---- slots ---- */
+
+static uint64_t slot_take(Class *c)
+{
+    while (c->low < c->words && c->used[c->low] == UINT64_MAX) c->low++;
+    if (c->low == c->words) {
+        if (c->words == c->cap) {
+            c->cap = c->cap ? c->cap * 2 : 16;
+            c->used = mem_grow(c->used, c->cap * sizeof *c->used);
+        }
+        c->used[c->words++] = 0;
+    }
+    unsigned bit = (unsigned)__builtin_ctzll(~c->used[c->low]);
+    c->used[c->low] |= UINT64_C(1) << bit;
+    return (uint64_t)c->low * 64 + bit;
+}
+
+static void slot_give(Class *c, uint64_t slot, uint64_t size)
+{
+    size_t word = (size_t)(slot / 64);
+    CHECK(word < c->words && (c->used[word] >> slot % 64 & 1));
+    c->used[word] &= ~(UINT64_C(1) << slot % 64);
+    c->low = MIN(c->low, word);
+    while (c->words && !c->used[c->words - 1]) c->words--;
+    c->low = MIN(c->low, c->words);
+    uint64_t end = (uint64_t)c->words * 64 * size;
+    if (end <= c->tail_at) buf_clear(&c->tail); /* nobody's any more */
+    if (c->tail.len) return;
+    if (c->file && (c->file_len > end + SHRINK_BYTES || (!end && c->file_len)) &&
+        !c->file->ops->truncate(c->file, end))
+        c->file_len = end;
+}
+
+/* False: the disk takes no more; the tail stays. */
+static bool flush(Class *c)
+{
+    if (c->file->ops->write(c->file, c->tail_at, c->tail.data, c->tail.len)) return false;
+    buf_clear(&c->tail);
+    return true;
+}
+
+static bool spill(Payloads *s, Payload *p, Str bytes)
+{
+    unsigned k = class_of(bytes.n);
+    Class *c = &s->classes[k];
+    if (!c->file) {
+        char path[96];
+        snprintf(path, sizeof path, "%s/%llu", s->folder, (unsigned long long)class_size(k));
+        if (s->disk->ops->open(s->disk, path, DISK_WRITE | DISK_CREATE, &c->file)) return false;
+    }
+    if (c->tail.len >= TAIL_BYTES && !flush(c)) return false;
+    uint64_t slot = slot_take(c), at = slot * class_size(k);
+    if (c->tail.len && at != c->tail_at + c->tail.len && !flush(c)) {
+        slot_give(c, slot, class_size(k));
+        return false;
+    }
+    if (!c->tail.len) c->tail_at = at;
+    buf_put_str(&c->tail, bytes);
+    memset(buf_extend(&c->tail, class_size(k) - bytes.n), 0, class_size(k) - bytes.n);
+    c->file_len = MAX(c->file_len, at + class_size(k));
+    p->slot = slot;
+    p->spilled = true;
+    return true;
+}
+
+/* ---- payloads ---- */
+
+void payloads_put(Payloads *s, Payload *p, Str bytes)
+{
+    CHECK(bytes.n <= UINT32_MAX);
+    p->len = (uint32_t)bytes.n;
+    if (!bytes.n) return;
+    s->bytes += bytes.n;
+    if (s->disk && bytes.n > SLOT_MIN / 2 && s->memory_bytes + bytes.n > s->memory_max &&
+        spill(s, p, bytes))
+        return;
+    p->bytes = mem_dup(bytes.p, bytes.n);
+    s->memory_bytes += bytes.n;
+}
+
+Str payloads_get(Payloads *s, const Payload *p)
+{
+    if (!payload_is_there(p)) return STR("");
+    if (!p->spilled) return (Str){(const char *)p->bytes, p->len};
+    unsigned k = class_of(p->len);
+    const Class *c = &s->classes[k];
+    uint64_t at = p->slot * class_size(k);
+    if (c->tail.len && at >= c->tail_at && at < c->tail_at + c->tail.len)
+        return (Str){(const char *)c->tail.data + (at - c->tail_at), p->len};
+    buf_clear(&s->read);
+    uint8_t *to = buf_extend(&s->read, p->len);
+    size_t n = 0;
+    int err = c->file->ops->read(c->file, at, to, p->len, &n);
+    if (err || n != p->len) {
+        say_error("cannot read %s/%llu back (%s): stopping; the next start has it from the log",
+                  s->folder, (unsigned long long)class_size(k),
+                  err ? err_text(err) : "the file is shorter than it was");
+        abort();
+    }
+    return buf_str(&s->read);
+}
+
+void payloads_drop(Payloads *s, Payload *p)
+{
+    if (!payload_is_there(p)) return;
+    s->bytes -= p->len;
+    if (p->spilled) {
+        unsigned k = class_of(p->len);
+        slot_give(&s->classes[k], p->slot, class_size(k));
+    } else {
+        s->memory_bytes -= p->len;
+        mem_free(p->bytes);
+    }
+    p->bytes = NULL;
+    p->spilled = false;
+}
+
+uint64_t payloads_bytes(const Payloads *s)
+{
+    return s->bytes;
+}
+
+uint64_t payloads_memory_bytes(const Payloads *s)
+{
+    return s->memory_bytes;
+}
