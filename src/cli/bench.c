@@ -176,7 +176,7 @@ static void rows_done(Bench *b)
 
 static int run(const Args *a)
 {
-    Bench b = {.args = a};
+    Bench b = {0};
     const char *list = args_text(a, "scenario", NULL);
     int status = read_settings(a, &b.set);
     if (status == CLI_OK) status = check_list(list);
@@ -214,8 +214,8 @@ const Command command_bench = {
         "  latency    one client alone, beside what an fdatasync takes on the same disk\n"
         "  busy       how busy the devices are while work waits\n"
         "  memory     queues a million tasks: the server's memory, and a restart with them\n"
-        "  backlog    CPU a task with ten million queued and with ten thousand (5 GiB of memory\n"
-        "             and of disk)\n"
+        "  backlog    CPU a task with ten million queued and with ten thousand (takes 3 GiB of\n"
+        "             memory, 8 GiB of disk)\n"
         "Without names: the first four. Without --server each one has a fresh server of its own\n"
         "in a temporary directory. CPU S/1000 is what the server's process takes for 1,000 tasks,\n"
         "WORKER what its workers do. The generator needs a core: on a busy machine figures fall.",

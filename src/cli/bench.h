@@ -26,7 +26,6 @@ typedef struct {
 } Hist; /* zeroed: empty */
 
 void hist_add(Hist *h, uint64_t v);
-void hist_merge(Hist *h, const Hist *more);
 /* The smallest value that at least the share q (0 to 1) of all values does not exceed; 0: empty. */
 uint64_t hist_at(const Hist *h, double q);
 double hist_mean(const Hist *h);
@@ -81,7 +80,6 @@ typedef struct {
     const char *model;
     Str input;                      /* JSON */
     bool echo;                      /* the result must be the input */
-    const char *priority;           /* NULL: none said */
     uint32_t connections, lines;    /* lines of a batch; 1 otherwise */
     int64_t warmup_ns, duration_ns; /* duration_ns 0: until tasks_max */
     uint64_t tasks_max;             /* tasks to submit in all, 0: no limit */
@@ -101,9 +99,21 @@ typedef struct {
     uint64_t tasks_all;       /* accepted, from the first one on */
     uint64_t errors;
     uint64_t late;      /* open loop: not answered at the end; they count with their age so far */
+    double device_ms;   /* that the tasks' engine worked, as their answers say; of echo unknown */
     int64_t elapsed_ns; /* the measured time */
     int status;         /* CLI_OK, or why it stopped early; said */
 } LoadResult;
+
+/* Its parts that are pure (bench_exchange.c). */
+#define LOAD_WAIT_S 60 /* Prefer: wait; the most the server grants */
+void load_put_request(const Load *l, Buf *ret);
+void load_put_output(const Load *l, Buf *ret); /* what an echo's answer must hold */
+/* What is wrong with an answer, and in *ret_part where; NULL: nothing, and *ret_part is the last line
+ * of a batch. getting: the answer to the GET of LOAD_BATCH_GET. output: "" or what it must hold. */
+const char *load_check(const Load *l, bool getting, int status, Str body, Str output,
+                       Str *ret_part);
+void load_put_reason(Str text, Buf *ret); /* a refusal's detail, clean */
+double load_device_ms(Str task);
 
 bool bench_interrupted(void); /* Ctrl-C */
 int64_t bench_now_ns(void);
@@ -118,7 +128,9 @@ typedef struct {
 } ProcessUse;
 bool process_use(pid_t pid, ProcessUse *ret); /* false: there is no such process */
 pid_t process_parent(pid_t pid);              /* 0: unknown */
-bool process_same_program(pid_t a, pid_t b);  /* false: not so, or unknown */
+double thread_cpu_s(pid_t pid, pid_t tid);    /* 0: there is none */
+size_t process_threads(pid_t pid, pid_t *ret, size_t cap);
+bool process_same_program(pid_t a, pid_t b); /* false: not so, or unknown */
 
 /* What an overwrite of 4 KiB and its fdatasync take in dir. */
 typedef struct {
@@ -147,6 +159,7 @@ void own_server_done(OwnServer *s);       /* stops it, removes the folder */
 /* ---- a measurement (bench_measure.c) ---- */
 
 #define WORKERS_MAX 64
+#define THREADS_MAX 32
 
 typedef struct {
     bool own;         /* start a server for each scenario */
@@ -160,7 +173,9 @@ typedef struct {
 /* What the server counts. */
 typedef struct {
     int64_t at_ns;
-    double server_cpu_s, worker_cpu_s;                /* 0: not on this machine */
+    double server_cpu_s, worker_cpu_s; /* 0: not on this machine */
+    double client_cpu_s;               /* our own */
+    double lasting_cpu_s;              /* of the server's threads that were there from the start */
     double commits, commit_s, frames, busy_s, idle_s; /* since it began */
     uint64_t finished, failed;                        /* tasks of the model */
 } Count;
@@ -179,16 +194,18 @@ typedef struct {
     SyncProbe before, after;
     double commit_ms; /* mean, within the measured time; 0: none */
     bool slow_disk;   /* not comparable */
+    bool whole;       /* measured to the end: only then it is shown */
 } Row;
 
 typedef struct {
-    const Args *args;
     Settings set;
     Client client;
     Target target;
     OwnServer server;
     pid_t pid, workers[WORKERS_MAX];
     size_t workers_len;
+    pid_t threads[THREADS_MAX]; /* of the server, when it was found */
+    size_t threads_len;
     Buf input;      /* a task's */
     Count from, to; /* at the marks of the last load */
     Count ticked;   /* at its last tick */
@@ -218,7 +235,7 @@ HR_PRINTF(3, 4) void row_member(Row *r, const char *name, const char *fmt, ...);
 /* ---- scenarios (bench_scenarios.c, bench_backlog.c) ---- */
 
 typedef struct {
-    const char *name, *help;
+    const char *name;
     int (*run)(Bench *b);
     bool usual; /* part of a run that names none */
 } Scenario;

@@ -36,16 +36,6 @@ void hist_add(Hist *h, uint64_t v)
     add_many(h, v, 1);
 }
 
-void hist_merge(Hist *h, const Hist *more)
-{
-    if (!more->total) return;
-    for (size_t i = 0; i < HIST_LEN; i++) h->counts[i] += more->counts[i];
-    h->min = h->total ? MIN(h->min, more->min) : more->min;
-    h->max = h->total ? MAX(h->max, more->max) : more->max;
-    h->total += more->total;
-    h->sum += more->sum;
-}
-
 uint64_t hist_at(const Hist *h, double q)
 {
     uint64_t rank = (uint64_t)MAX(ceil(q * (double)h->total), 1.0), seen = 0;

@@ -30,7 +30,6 @@
 #define GATE_NS     (20 * NS_PER_MS)
 #define TICK_NS     (500 * NS_PER_MS)
 #define DRAIN_NS    (10 * NS_PER_S)
-#define WAIT_S      60 /* the most the server grants */
 #define TASK_ID_MAX 64
 
 typedef struct {
@@ -68,44 +67,6 @@ int64_t bench_now_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
-}
-
-/* ---- what is sent ---- */
-
-static void put_task(const Load *l, Buf *b)
-{
-    buf_printf(b, "{\"model\":\"%s\",", l->model);
-    if (l->priority) buf_printf(b, "\"priority\":\"%s\",", l->priority);
-    buf_puts(b, "\"input\":");
-    buf_put_str(b, l->input);
-    buf_putc(b, '}');
-}
-
-static bool is_batch(const Load *l)
-{
-    return l->kind == LOAD_BATCH || l->kind == LOAD_BATCH_GET || l->kind == LOAD_ENQUEUE;
-}
-
-static void make_request(Run *r)
-{
-    const Load *l = r->l;
-    Buf body = {0};
-    for (uint32_t i = 0; i < l->lines; i++) {
-        put_task(l, &body);
-        if (is_batch(l)) buf_putc(&body, '\n');
-    }
-    buf_printf(&r->request, "POST /v1/tasks%s HTTP/1.1\r\n", is_batch(l) ? ":batch" : "");
-    buf_put_str(&r->request, buf_str(&l->target->fields));
-    if (l->kind == LOAD_ROUNDTRIP || l->kind == LOAD_BATCH)
-        buf_printf(&r->request, "Prefer: wait=%d\r\n", WAIT_S);
-    buf_printf(&r->request, "Content-Type: application/%s\r\nContent-Length: %zu\r\n\r\n",
-               is_batch(l) ? "x-ndjson" : "json", body.len);
-    buf_put_str(&r->request, buf_str(&body));
-    if (l->echo) {
-        buf_puts(&r->output, "\"output\":");
-        buf_put_str(&r->output, l->input);
-    }
-    buf_done(&body);
 }
 
 /* ---- connections ---- */
@@ -237,56 +198,15 @@ static void dispatch(Run *r)
 static void refused(Run *r, const char *what, Str text)
 {
     LoadResult *res = r->r;
-    Buf said = {0};
     if (res->errors++ == 0) {
-        yyjson_doc *doc = yyjson_read(text.p, text.n, ANSWER_FLAGS);
-        yyjson_val *root = yyjson_doc_get_root(doc), *inner = yyjson_obj_get(root, "error");
-        Str detail = json_text(yyjson_is_obj(inner) ? inner : root, "detail");
-        if (!detail.n) detail = (Str){text.p, MIN(text.n, (size_t)200)};
-        put_clean(&said, detail, false);
-        fail(CLI_REFUSED, "%s: %s", what, buf_z(&said));
-        yyjson_doc_free(doc);
+        Buf said = {0};
+        load_put_reason(text, &said);
+        fail(CLI_REFUSED, "%s%s%s", what, said.len ? ": " : "", buf_z(&said));
+        buf_done(&said);
     }
-    buf_done(&said);
     if (res->errors >= ERRORS_MAX && !r->over)
         stop(r, fail(CLI_REFUSED, "%llu requests failed: this is no measurement",
                      (unsigned long long)res->errors));
-}
-
-static bool has(Str text, Str part)
-{
-    return memmem(text.p, text.n, part.p, part.n) != NULL;
-}
-
-/* The task has succeeded, with the right output. */
-static bool is_success(const Run *r, Str task)
-{
-    return has(task, STR("\"status\":\"succeeded\"")) &&
-           (!r->output.len || has(task, buf_str(&r->output)));
-}
-
-/* Every line of a batch's answer begins so; the last one is *ret_last. False: said. */
-static bool check_lines(Run *r, Str body, bool finished, Str *ret_last)
-{
-    static const char accepted[] = "{\"status\":202,", done[] = "{\"status\":200,";
-    uint32_t lines = 0;
-    while (body.n) {
-        const char *end = memchr(body.p, '\n', body.n);
-        Str line = {body.p, end ? (size_t)(end - body.p) : body.n};
-        if (line.n < sizeof done ||
-            memcmp(line.p, finished ? done : accepted, sizeof done - 1) != 0 ||
-            (finished && !is_success(r, line))) {
-            refused(r, "a line of a batch was refused", line);
-            return false;
-        }
-        lines++;
-        *ret_last = line;
-        body.p += line.n + (end != NULL);
-        body.n -= line.n + (end != NULL);
-    }
-    if (lines == r->l->lines) return true;
-    refused(r, "a batch was answered with the wrong number of lines", STR(""));
-    return false;
 }
 
 /* LOAD_BATCH_GET: waits for the last task of the batch on the same connection. */
@@ -302,7 +222,7 @@ static bool ask_for_last(Run *r, Conn *c, Str line)
     }
     buf_clear(&c->get);
     buf_printf(&c->get, "GET /v1/tasks/%.*s HTTP/1.1\r\nPrefer: wait=%d\r\n", (int)(end - id), id,
-               WAIT_S);
+               LOAD_WAIT_S);
     buf_put_str(&c->get, buf_str(&r->l->target->fields));
     buf_puts(&c->get, "\r\n");
     c->getting = true;
@@ -312,39 +232,30 @@ static bool ask_for_last(Run *r, Conn *c, Str line)
 }
 
 /* The request has ended well. */
-static void succeeded(Run *r, Conn *c)
+static void succeeded(Run *r, Conn *c, Str body)
 {
     LoadResult *res = r->r;
     res->tasks_all += r->l->lines;
     if (r->now_ns < r->from_ns || (r->until_ns && r->now_ns >= r->until_ns)) return;
     res->tasks += r->l->lines;
     res->requests++;
+    if (r->l->kind == LOAD_ROUNDTRIP && !r->l->echo) res->device_ms += load_device_ms(body);
     if (!(r->interval_ns > 0) || c->since_ns >= r->from_ns)
         hist_add(&res->latency, (uint64_t)MAX(r->now_ns - c->since_ns, 0));
 }
 
 static void answered(Run *r, Conn *c, Str body)
 {
-    const Load *l = r->l;
-    int status = c->head.status;
-    Str last = {"", 0};
+    Str part = {"", 0};
     r->now_ns = bench_now_ns();
-    if (status != 200 && status != 202) {
-        refused(r, "the server refused", body);
-    } else if (l->kind == LOAD_SUBMIT) {
-        if (status == 202)
-            succeeded(r, c);
-        else
-            refused(r, "a submit was answered as if it were a repetition", body);
-    } else if (l->kind == LOAD_ROUNDTRIP || c->getting) {
-        if (status == 200 && is_success(r, body))
-            succeeded(r, c);
-        else
-            refused(r, "a task did not succeed", body);
-    } else if (check_lines(r, body, l->kind == LOAD_BATCH, &last)) {
-        if (l->kind == LOAD_BATCH_GET && ask_for_last(r, c, last)) return;
-        if (l->kind != LOAD_BATCH_GET) succeeded(r, c);
-    }
+    const char *wrong = load_check(r->l, c->getting, c->head.status, body, buf_str(&r->output),
+                                   &part);
+    if (wrong)
+        refused(r, wrong, part);
+    else if (r->l->kind == LOAD_BATCH_GET && !c->getting && ask_for_last(r, c, part))
+        return;
+    else if (r->l->kind != LOAD_BATCH_GET || c->getting)
+        succeeded(r, c, body);
     if (!c->busy) return; /* lost meanwhile */
     to_idle(r, c);
     if (c->head.close) {
@@ -511,7 +422,8 @@ int load_run(const Load *l, LoadResult *ret)
     CHECK(l->duration_ns || l->tasks_max);
     *ret = (LoadResult){0};
     prctl(PR_SET_TIMERSLACK, 1UL); /* ns; the default of 50 us would blur the schedule */
-    make_request(&r);
+    load_put_request(l, &r.request);
+    if (l->echo) load_put_output(l, &r.output);
     r.conns = mem_new(l->connections * sizeof *r.conns);
     r.idle = mem_new(l->connections * sizeof *r.idle);
     for (size_t i = 0; i < l->connections; i++) r.conns[i].fd = -1;

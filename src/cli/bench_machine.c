@@ -1,6 +1,7 @@
 /* Processes as /proc shows them, and what the disk takes to make 4 KiB durable. */
 #include "cli/bench.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -30,9 +31,9 @@ static bool read_proc(pid_t pid, const char *file, char *ret, size_t cap)
 }
 
 /* proc_pid_stat(5): what follows the name, from field 3 on. NULL: no such process. */
-static const char *read_stat(pid_t pid, char *text, size_t cap)
+static const char *read_stat(pid_t pid, const char *file, char *text, size_t cap)
 {
-    const char *end = read_proc(pid, "stat", text, cap) ? strrchr(text, ')') : NULL;
+    const char *end = read_proc(pid, file, text, cap) ? strrchr(text, ')') : NULL;
     return end && end[1] ? end + 2 : NULL;
 }
 
@@ -42,29 +43,53 @@ static uint64_t status_kib(const char *status, const char *name)
     return at ? strtoull(at + strlen(name), NULL, 10) : 0;
 }
 
-bool process_use(pid_t pid, ProcessUse *ret)
-{
-    char text[4096];
-    unsigned long user = 0, system = 0;
-    const char *at = pid > 0 ? read_stat(pid, text, sizeof text) : NULL;
-    /* fields 14 and 15: utime, stime; exact in sum, as the scheduler's clock counts them */
-    if (!at ||
-        sscanf(at, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
-        return false;
-    ProcessUse u = {.cpu_s = (double)(user + system) / (double)sysconf(_SC_CLK_TCK)};
-    if (!read_proc(pid, "status", text, sizeof text)) return false;
-    u.rss = status_kib(text, "VmRSS:") * KIB;
-    u.rss_peak = status_kib(text, "VmHWM:") * KIB;
-    *ret = u;
-    return true;
-}
-
 pid_t process_parent(pid_t pid)
 {
     char text[1024];
     int parent = 0;
-    const char *at = pid > 0 ? read_stat(pid, text, sizeof text) : NULL;
+    const char *at = pid > 0 ? read_stat(pid, "stat", text, sizeof text) : NULL;
     return at && sscanf(at, "%*c %d", &parent) == 1 ? (pid_t)parent : 0;
+}
+
+static double ticks_of(const char *stat)
+{
+    unsigned long user = 0, system = 0;
+    /* fields 14 and 15: utime, stime; exact in sum, as the scheduler's clock counts them */
+    return stat && sscanf(stat, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
+                          &system) == 2
+               ? (double)(user + system) / (double)sysconf(_SC_CLK_TCK)
+               : -1;
+}
+
+double thread_cpu_s(pid_t pid, pid_t tid)
+{
+    char file[64], text[1024];
+    snprintf(file, sizeof file, "task/%ld/stat", (long)tid);
+    return MAX(ticks_of(read_stat(pid, file, text, sizeof text)), 0.0);
+}
+
+size_t process_threads(pid_t pid, pid_t *ret, size_t cap)
+{
+    char path[64];
+    size_t n = 0;
+    struct dirent *e;
+    snprintf(path, sizeof path, "/proc/%ld/task", (long)pid);
+    DIR *d = pid > 0 ? opendir(path) : NULL;
+    while (d && n < cap && (e = readdir(d)))
+        if (e->d_name[0] != '.') ret[n++] = (pid_t)strtol(e->d_name, NULL, 10);
+    if (d) closedir(d);
+    return n;
+}
+
+bool process_use(pid_t pid, ProcessUse *ret)
+{
+    char text[4096];
+    ProcessUse u = {.cpu_s = pid > 0 ? ticks_of(read_stat(pid, "stat", text, sizeof text)) : -1};
+    if (u.cpu_s < 0 || !read_proc(pid, "status", text, sizeof text)) return false;
+    u.rss = status_kib(text, "VmRSS:") * KIB;
+    u.rss_peak = status_kib(text, "VmHWM:") * KIB;
+    *ret = u;
+    return true;
 }
 
 bool process_same_program(pid_t a, pid_t b)

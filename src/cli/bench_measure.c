@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* This kind of machine has minutes in which every fdatasync takes 4 ms: nothing that waits for the
  * disk can be compared then. */
@@ -65,7 +66,7 @@ static int await_disk(Bench *b)
 
 /* The processes behind a server on this machine: its workers tell theirs, and a worker that the
  * server started has it for a parent. */
-static void find_processes(Bench *b)
+static int find_processes(Bench *b)
 {
     HttpReply r = {0};
     int status = CLI_OK;
@@ -73,21 +74,20 @@ static void find_processes(Bench *b)
     yyjson_arr_iter it;
     b->workers_len = 0;
     b->pid = b->server.pid;
-    if (!b->target.loopback) return;
-    if (client_call(&b->client, &(Call){.method = "GET", .path = "/v1/workers"}, &r) != CLI_OK) {
-        http_reply_done(&r);
-        return;
-    }
-    yyjson_doc *doc = reply_json(&b->client, &r, &status);
+    status = client_call(&b->client, &(Call){.method = "GET", .path = "/v1/workers"}, &r);
+    yyjson_doc *doc = status == CLI_OK ? reply_json(&b->client, &r, &status) : NULL;
     yyjson_arr_iter_init(yyjson_obj_get(yyjson_doc_get_root(doc), "workers"), &it);
     while ((w = yyjson_arr_iter_next(&it)) && b->workers_len < WORKERS_MAX) {
         pid_t pid = (pid_t)json_int(w, "pid", 0), parent = process_parent(pid);
-        if (!process_same_program(pid, parent)) continue; /* started by hand, or elsewhere */
+        if (!b->target.loopback || !process_same_program(pid, parent))
+            continue; /* elsewhere, or started by hand */
         b->workers[b->workers_len++] = pid;
         if (!b->pid) b->pid = parent;
     }
     yyjson_doc_free(doc);
     http_reply_done(&r);
+    b->threads_len = process_threads(b->pid, b->threads, THREADS_MAX);
+    return status;
 }
 
 int bench_connect(Bench *b)
@@ -98,7 +98,8 @@ int bench_connect(Bench *b)
         b->client = (Client){.url = own_server_url(&b->server), .given = true};
     }
     int status = target_of(&b->client, &b->target);
-    if (status == CLI_OK) find_processes(b);
+    if (status == CLI_OK) status = find_processes(b);
+    if (status == CLI_OK) status = bench_count_tasks(b, &b->from); /* the model is there */
     return status;
 }
 
@@ -198,8 +199,11 @@ static void count_cpu(Bench *b, Count *c)
 {
     ProcessUse use;
     c->at_ns = bench_now_ns();
+    c->client_cpu_s = process_use(getpid(), &use) ? use.cpu_s : 0;
     c->server_cpu_s = process_use(b->pid, &use) ? use.cpu_s : 0;
-    c->worker_cpu_s = 0;
+    c->worker_cpu_s = c->lasting_cpu_s = 0;
+    for (size_t i = 0; i < b->threads_len; i++)
+        c->lasting_cpu_s += thread_cpu_s(b->pid, b->threads[i]);
     for (size_t i = 0; i < b->workers_len; i++)
         if (process_use(b->workers[i], &use)) c->worker_cpu_s += use.cpu_s;
 }
@@ -278,6 +282,7 @@ static void fill_row(Bench *b, const Load *l, Row *row)
     const Count *from = &b->from, *to = &b->to;
     ProcessUse use;
     double s = (double)res->elapsed_ns / 1e9, thousands = (double)res->tasks / 1000;
+    row->whole = true;
     row->connections = l->connections;
     row->open = l->rate > 0;
     row->rate = s > 0 ? (double)res->tasks / s : 0;
@@ -297,7 +302,11 @@ static void fill_row(Bench *b, const Load *l, Row *row)
         row->commit_ms = 1000 * (to->commit_s - from->commit_s) / commits;
         row_member(row, "frames_per_commit", "%.1f", (to->frames - from->frames) / commits);
     }
+    row_member(row, "measured", "%llu", (unsigned long long)res->tasks);
     row_member(row, "elapsed_s", "%.3f", s);
+    if (thousands > 0)
+        row_member(row, "client_cpu_s_per_1000", "%.6f",
+                   (to->client_cpu_s - from->client_cpu_s) / thousands);
     if (row->open) {
         row_member(row, "rate_asked", "%.1f", l->rate);
         row_member(row, "unanswered_at_end", "%llu", (unsigned long long)res->late);
@@ -336,6 +345,6 @@ int bench_run(Bench *b, const Load *l, Row *row)
         bench_say(b, "the disk was slow meanwhile: again …");
         if ((status = await_disk(b)) != CLI_OK) break;
     }
-    if (b->result->elapsed_ns) fill_row(b, l, row);
+    if (b->result->elapsed_ns && b->result->status == CLI_OK) fill_row(b, l, row);
     return status;
 }

@@ -87,6 +87,7 @@ static void put_legend(const Bench *b)
 {
     bool closed = false, open = false, slow = false;
     for (size_t i = 0; i < b->rows_len; i++) {
+        if (!b->rows[i].whole) continue;
         closed |= b->rows[i].corrected != NULL;
         open |= b->rows[i].open;
         slow |= b->rows[i].slow_disk;
@@ -95,7 +96,7 @@ static void put_legend(const Bench *b)
     for (size_t i = 0; i < b->rows_len; i++) {
         const Row *r = &b->rows[i];
         Str note = without_end(&r->note);
-        if (note.n) printf("%s: %.*s.\n", r->name, STR_ARG(note));
+        if (r->whole && note.n) printf("%s: %.*s.\n", r->name, STR_ARG(note));
     }
     if (closed)
         puts("Latencies are of a closed loop: each client waits for its answer before it asks "
@@ -112,12 +113,14 @@ static void put_legend(const Bench *b)
 void report_print(const Bench *b)
 {
     Grid g;
-    if (!b->rows_len) return;
     grid_init(&g, columns, ARRAY_LEN(columns));
-    for (size_t i = 0; i < b->rows_len; i++) add_row(&g, &b->rows[i]);
-    grid_print(&g);
+    for (size_t i = 0; i < b->rows_len; i++)
+        if (b->rows[i].whole) add_row(&g, &b->rows[i]);
+    if (g.cells_len) {
+        grid_print(&g);
+        put_legend(b);
+    }
     grid_done(&g);
-    put_legend(b);
 }
 
 /* ---- JSON ---- */
@@ -169,8 +172,10 @@ void report_json(const Bench *b)
     buf_puts(&text, ",\"model\":");
     json_put_str(&text, str_from(b->set.model));
     buf_printf(&text, ",\"payload_bytes\":%zu,\"rows\":[", b->input.len);
+    size_t shown = 0;
     for (size_t i = 0; i < b->rows_len; i++) {
-        if (i) buf_putc(&text, ',');
+        if (!b->rows[i].whole) continue;
+        if (shown++) buf_putc(&text, ',');
         put_row(&text, &b->rows[i]);
     }
     buf_puts(&text, "]}");

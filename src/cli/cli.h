@@ -153,6 +153,7 @@ typedef struct {
 } Progress;
 
 void progress_init(Progress *p, const char *label, bool live, int64_t now_ns);
+void progress_wipe(Progress *p); /* so that something else can be said */
 void progress_done(Progress *p); /* wipes the line */
 void progress_status(Progress *p, Str status);
 /* steps 0: unknown */

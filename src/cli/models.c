@@ -9,6 +9,33 @@ static const GridColumn columns[] = {
     {"DESCRIPTION", false, true},
 };
 
+/* On how many devices it is loaded, of those that are to be kept warm. */
+static void cell_loaded(Grid *g, yyjson_val *m)
+{
+    size_t on = yyjson_get_len(yyjson_obj_get(m, "loaded_on"));
+    yyjson_val *warm = yyjson_obj_get(m, "warm");
+    int64_t want = json_int(warm, "replicas", 0);
+    if (want <= 0) {
+        grid_cellf(g, on ? TONE_GREEN : TONE_DIM, "%zu", on);
+        return;
+    }
+    bool enough = json_int(warm, "loaded", 0) >= want;
+    grid_cellf(g, enough ? TONE_GREEN : TONE_YELLOW, "%zu of %lld", on, (long long)want);
+}
+
+/* What people should know of it first. */
+static void cell_news(Grid *g, yyjson_val *m)
+{
+    Str reason = json_text(m, "reason"), problem = json_text(m, "problem");
+    bool paused = yyjson_is_true(yyjson_obj_get(m, "paused"));
+    if (reason.n && !paused)
+        grid_cell(g, TONE_RED, reason);
+    else if (problem.n)
+        grid_cell(g, TONE_RED, problem);
+    else
+        grid_cell(g, TONE_DIM, json_text(yyjson_obj_get(m, "info"), "description"));
+}
+
 static void cell_ms(Grid *g, yyjson_val *ms)
 {
     Buf b = {0};
@@ -22,10 +49,9 @@ static void cell_ms(Grid *g, yyjson_val *ms)
 static void add_row(Grid *g, yyjson_val *m)
 {
     Buf b = {0};
-    yyjson_val *info = yyjson_obj_get(m, "info"), *on = yyjson_obj_get(m, "loaded_on");
+    yyjson_val *info = yyjson_obj_get(m, "info");
     int64_t memory = json_int(m, "memory_bytes", 0), batch = json_int(m, "max_batch", 0);
     int64_t workers = json_int(m, "workers", 0);
-    Str problem = json_text(m, "problem");
     buf_printf(&b, "%.*s:%.*s", STR_ARG(json_text(m, "name")), STR_ARG(json_text(m, "version")));
     if (yyjson_is_true(yyjson_obj_get(m, "paused"))) buf_puts(&b, " (paused)");
     grid_cell(g, TONE_BOLD, buf_str(&b));
@@ -41,9 +67,8 @@ static void add_row(Grid *g, yyjson_val *m)
     if (memory > 0) buf_put_size(&b, (uint64_t)memory);
     grid_cell(g, TONE_PLAIN, buf_str(&b));
     grid_cellf(g, workers ? TONE_PLAIN : TONE_RED, "%lld", (long long)workers);
-    grid_cellf(g, yyjson_get_len(on) ? TONE_GREEN : TONE_DIM, "%zu", yyjson_get_len(on));
-    grid_cell(g, problem.n ? TONE_RED : TONE_DIM,
-              problem.n ? problem : json_text(info, "description"));
+    cell_loaded(g, m);
+    cell_news(g, m);
     buf_done(&b);
 }
 
@@ -121,6 +146,19 @@ static void put_places(Buf *b, yyjson_val *on)
     buf_done(&text);
 }
 
+static void put_warm(Buf *b, yyjson_val *warm)
+{
+    Buf text = {0};
+    Str why = json_text(warm, "reason");
+    if (!yyjson_is_obj(warm)) return;
+    buf_printf(&text, "%lld of %lld devices%s", (long long)json_int(warm, "loaded", 0),
+               (long long)json_int(warm, "replicas", 0),
+               yyjson_is_true(yyjson_obj_get(warm, "ordered")) ? ", as ordered" : "");
+    if (why.n) buf_printf(&text, ": %.*s", STR_ARG(why));
+    put_pair(b, "kept warm", buf_str(&text));
+    buf_done(&text);
+}
+
 static void put_version(Buf *b, yyjson_val *m)
 {
     Buf text = {0};
@@ -130,9 +168,11 @@ static void put_version(Buf *b, yyjson_val *m)
     put_pair(b, "model", buf_str(&text));
     put_pair(b, "description", json_text(info, "description"));
     put_pair(b, "engine", json_text(info, "engine"));
+    put_pair(b, "cannot start", json_text(m, "reason"));
     put_pair(b, "problem", json_text(m, "problem"));
     put_pair(b, "digest", json_text(m, "digest"));
     put_places(b, yyjson_obj_get(m, "loaded_on"));
+    put_warm(b, yyjson_obj_get(m, "warm"));
     buf_clear(&text);
     buf_printf(&text, "%lld", (long long)json_int(m, "workers", 0));
     put_pair(b, "workers", buf_str(&text));

@@ -12,7 +12,7 @@ void progress_init(Progress *p, const char *label, bool live, int64_t now_ns)
     buf_puts(&p->status, "queued");
 }
 
-static void wipe(Progress *p)
+void progress_wipe(Progress *p)
 {
     if (p->shown) fputs("\r\033[K", stderr);
     p->shown = false;
@@ -20,7 +20,7 @@ static void wipe(Progress *p)
 
 void progress_done(Progress *p)
 {
-    wipe(p);
+    progress_wipe(p);
     fflush(stderr);
     buf_done(&p->last);
     buf_done(&p->status);
@@ -127,7 +127,7 @@ void progress_show(Progress *p, int64_t now_ns)
     const Terminal *t = terminal();
     progress_put(p, now_ns, t->width, t->utf8, &line);
     if (p->live) {
-        wipe(p);
+        progress_wipe(p);
         if (text_width(buf_str(&line)) < (size_t)MAX(t->width, 20)) {
             fprintf(stderr, "%s", buf_z(&line));
             p->shown = true;

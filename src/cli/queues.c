@@ -5,9 +5,10 @@
 static const char *const classes[] = {"critical", "standard", "batch", "harvest"};
 
 static const GridColumn columns[] = {
-    {"MODEL", false, true},    {"QUEUED", true, false},  {"CRITICAL", true, false},
-    {"STANDARD", true, false}, {"BATCH", true, false},   {"HARVEST", true, false},
-    {"DELAYED", true, false},  {"RUNNING", true, false}, {"OLDEST", true, false},
+    {"MODEL", false, true},        {"QUEUED", true, false},  {"CRITICAL", true, false},
+    {"STANDARD", true, false},     {"BATCH", true, false},   {"HARVEST", true, false},
+    {"DELAYED", true, false},      {"RUNNING", true, false}, {"OLDEST", true, false},
+    {"CANNOT START", false, true},
 };
 
 static void cell_count(Grid *g, yyjson_val *v)
@@ -30,6 +31,7 @@ static void add_row(Grid *g, yyjson_val *q)
     cell_count(g, yyjson_obj_get(q, "running"));
     if (oldest > 0 && oldest < 1e9) put_age(&age, (int64_t)(oldest * 1e9));
     grid_cell(g, TONE_PLAIN, buf_str(&age));
+    grid_cell(g, TONE_RED, json_text(q, "reason"));
     buf_done(&age);
 }
 

@@ -74,7 +74,8 @@ static void put_status_line(Buf *b, yyjson_val *task)
     buf_puts(b, tone_begin(coloured, tone));
     put_clean(b, status, false);
     buf_puts(b, tone_end(coloured, tone));
-    if (str_eqz(status, "queued") && ahead >= 0) buf_printf(b, ", %lld ahead", (long long)ahead);
+    if (str_eqz(status, "queued") && ahead >= 0 && !json_text(queue, "reason").n)
+        buf_printf(b, ", %lld ahead", (long long)ahead);
     if (str_eqz(status, "running") && steps > 0)
         buf_printf(b, ", step %lld of %lld", (long long)json_int(progress, "step", 0),
                    (long long)steps);
@@ -152,6 +153,7 @@ void task_print(yyjson_val *task)
     put_line(&b, "task", json_text(task, "id"));
     put_line(&b, "model", buf_str(&model));
     put_status_line(&b, task);
+    put_line(&b, "waits", json_text(yyjson_obj_get(task, "queue"), "reason"));
     put_error_line(&b, task);
     put_line(&b, "priority", json_text(task, "priority"));
     put_line(&b, "tenant", json_text(task, "tenant"));

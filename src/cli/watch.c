@@ -23,6 +23,7 @@ typedef struct {
     HttpRequest *stream, *look;
     Progress progress;
     Buf stream_url, look_url, last_id;
+    Buf reason; /* why it cannot start, as said last; empty: it is only not its turn */
     const char *headers[4];
     int64_t started_ns, heard_ns, look_ns, stream_ns; /* boot clock; the latter two: not before */
     bool terminal_seen, lost;
@@ -41,6 +42,17 @@ static void finish(Watcher *w, int status)
 
 /* ---- what is heard ---- */
 
+/* What waiting alone does not mend is said, once. */
+static void take_reason(Watcher *w, Str reason)
+{
+    if (str_eq(reason, buf_str(&w->reason))) return;
+    buf_clear(&w->reason);
+    buf_put_str(&w->reason, reason);
+    if (!reason.n) return;
+    progress_wipe(&w->progress);
+    hint("%s cannot start now: %.*s", w->watch->id, STR_ARG(reason));
+}
+
 static void take_status(Watcher *w, yyjson_val *o)
 {
     int64_t now = boot_now_ns();
@@ -52,7 +64,10 @@ static void take_status(Watcher *w, yyjson_val *o)
     if (steps > 0)
         progress_step(&w->progress, (uint64_t)MAX(json_int(progress, "step", 0), 0),
                       (uint64_t)steps, now);
-    if (yyjson_is_obj(queue)) w->progress.ahead = json_int(queue, "ahead", -1);
+    if (yyjson_is_obj(queue)) {
+        w->progress.ahead = json_int(queue, "ahead", -1);
+        take_reason(w, json_text(queue, "reason"));
+    }
     if (task_is_terminal(status)) {
         w->terminal_seen = true;
         w->look_ns = 0; /* now */
@@ -248,5 +263,6 @@ int task_follow(const Client *c, const Watch *watch, Buf *ret)
     buf_done(&w.stream_url);
     buf_done(&w.look_url);
     buf_done(&w.last_id);
+    buf_done(&w.reason);
     return w.status;
 }

@@ -759,6 +759,7 @@ static int diffusion_open(EngineModel *m, EngineError *err)
 const EngineClass engine_diffusion = {
     .name = "diffusion",
     .continuous = true,
+    .inside = true,
     .open = diffusion_open,
     .close = diffusion_close,
     .describe = diffusion_describe,

@@ -208,6 +208,16 @@ void engine_describe(EngineModel *m, Buf *ret)
     m->class->describe(m, ret);
 }
 
+uint64_t engine_memory(EngineModel *m)
+{
+    return m->class->memory ? m->class->memory(m) : 0;
+}
+
+bool engine_is_inside(const EngineModel *m)
+{
+    return m->class->inside;
+}
+
 int engine_measure(EngineModel *m, uint32_t batch, int64_t *ret_ns)
 {
     if (!m->class->measure || batch == 0) return ERR_UNSUPPORTED;

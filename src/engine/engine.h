@@ -27,6 +27,7 @@ typedef struct ModelSpec {
     uint32_t max_batch;      /* 0: see engine_batch_max */
     uint32_t batch_delay_ms; /* how long an idle device waits for companions; 0 … 10,000 */
     uint64_t memory_bytes;   /* what loading takes; from model.yaml, else from the files' sizes */
+    uint32_t min_warm;       /* to be kept loaded on so many devices */
     bool continuous;         /* tasks join and leave between steps (diffusion, exec, echo) */
     bool require_gpu;
     Sha256 digest; /* over names and contents of the version's files and model.yaml, sorted by name;
@@ -138,6 +139,12 @@ uint32_t engine_batch_max(EngineModel *m);
  * ret. */
 void engine_describe(EngineModel *m, Buf *ret);
 
+/* The memory that the model's own processes take now, in bytes; 0: it has none, or it is not known.
+ * Reads /proc: not for every step. */
+uint64_t engine_memory(EngineModel *m);
+/* Its weights lie in this process: how it grows is what the model takes. */
+bool engine_is_inside(const EngineModel *m);
+
 /* Measures one step at this batch size with made-up input; ret_ns is its time. ERR_UNSUPPORTED
  * where the engine has no use for it (echo, exec) or the model cannot run at this size (take 1). */
 int engine_measure(EngineModel *m, uint32_t batch, int64_t *ret_ns) HR_MUST_CHECK;
@@ -171,6 +178,8 @@ void engine_release(EngineModel *m, EngineTask *t);
 typedef struct EngineClass {
     const char *name;
     bool continuous;
+    bool inside;                          /* its weights lie in this process */
+    uint64_t (*memory)(EngineModel *m);   /* of its own processes; NULL: it has none */
     int (*open)(EngineModel *m, EngineError *err);
     void (*close)(EngineModel *m);
     uint32_t (*batch_max)(EngineModel *m); /* NULL: not known */

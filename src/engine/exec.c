@@ -18,6 +18,7 @@
  *     within a step, and every wait has an end.
  * I3  The child has no descriptor of ours but 0 to 2, and dies with the thread that started it. */
 #include "engine/inside.h"
+#include "engine/memory.h"
 #include "engine/model_yaml.h"
 
 #include <errno.h>
@@ -292,17 +293,46 @@ static void child_lost(Exec *x, const EngineError *why)
     calls_fail(x, starting, why);
 }
 
+/* By somebody else, as it still might be by child_reap? Its descriptors close a moment before it is a
+ * zombie. */
+static bool was_killed(pid_t pid)
+{
+    siginfo_t info = {0};
+    for (int i = 0; i < 20; i++) {
+        if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0) return false;
+        if (info.si_pid == pid) break;
+        poll(NULL, 0, 1);
+    }
+    return info.si_pid == pid && info.si_code == CLD_KILLED && info.si_status == SIGKILL;
+}
+
+/* Did it end because there was no memory for it? The kernel kills without a word; programs say it in
+ * these. */
+static bool lacked_memory(const Exec *x, bool killed)
+{
+    static const char *const words[] = {"MemoryError", "bad_alloc", "ut of memory",
+                                        "annot allocate memory"};
+    if (killed) return true;
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        if (x->words.len && memmem(x->words.data, x->words.len, words[i], strlen(words[i])))
+            return true;
+    return false;
+}
+
 /* It ended by itself. */
 static void child_ended(Exec *x)
 {
-    bool starting = x->state == CHILD_STARTING;
+    bool starting = x->state == CHILD_STARTING, killed = starting && was_killed(x->pid);
     int status = child_reap(x);
     char how[80];
     int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     if (sig) snprintf(how, sizeof how, "by signal %d (%s)", sig, sigdescr_np(sig));
     else snprintf(how, sizeof how, "with exit status %d", WEXITSTATUS(status));
     EngineError why;
-    engine_error_set(&why, ENGINE_ERR_CRASHED, true, "the model's program ended %s%s%s%.*s", how,
+    bool memory = starting && lacked_memory(x, killed);
+    engine_error_set(&why, memory ? ENGINE_ERR_OUT_OF_MEMORY : ENGINE_ERR_CRASHED, true,
+                     "%sthe model's program ended %s%s%s%.*s",
+                     memory ? "probably out of memory: " : "", how,
                      starting ? " before its ready line" : "",
                      x->words.len ? "; its last words: " : "", STR_ARG(buf_str(&x->words)));
     calls_fail(x, starting, &why);
@@ -789,7 +819,13 @@ static int exec_open(EngineModel *m, EngineError *err)
     if (x->state == CHILD_READY) return 0;
     *err = x->fault;
     exec_close(m);
-    return ERR_INVALID;
+    return err->code == ENGINE_ERR_OUT_OF_MEMORY ? ERR_NOMEM : ERR_INVALID;
+}
+
+static uint64_t exec_memory(EngineModel *m)
+{
+    const Exec *x = m->priv;
+    return x->state == CHILD_DOWN ? 0 : memory_of_tree(x->pid);
 }
 
 static uint32_t exec_batch_max(EngineModel *m)
@@ -808,6 +844,7 @@ static void exec_describe(EngineModel *m, Buf *ret)
 const EngineClass engine_exec = {
     .name = "exec",
     .continuous = true,
+    .memory = exec_memory,
     .open = exec_open,
     .close = exec_close,
     .batch_max = exec_batch_max,

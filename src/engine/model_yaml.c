@@ -81,6 +81,7 @@ static const Key model_keys[] = {
     {"max_batch", KEY_U32, AT(max_batch), 1, 1024, NULL},
     {"batch_delay_ms", KEY_U32, AT(batch_delay_ms), 0, 10000, NULL},
     {"memory", KEY_BYTES, AT(memory_bytes), 1, 0, NULL},
+    {"min_warm", KEY_U32, AT(min_warm), 0, 64, NULL},
     {"require_gpu", KEY_BOOL, AT(require_gpu), 0, 0, NULL},
     {"onnx", KEY_SECTION, AT(onnx.given), 0, 0, onnx_keys},
     {"exec", KEY_SECTION, AT(exec.given), 0, 0, exec_keys},

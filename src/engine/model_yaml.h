@@ -22,6 +22,7 @@ typedef struct {
     uint32_t max_batch; /* 0: not given */
     uint32_t batch_delay_ms;
     uint64_t memory_bytes; /* 0: not given */
+    uint32_t min_warm;     /* devices that are to keep it loaded */
     bool require_gpu;
     struct {
         bool given;

@@ -360,6 +360,7 @@ static int onnx_open(EngineModel *m, EngineError *err)
 
 const EngineClass engine_onnx = {
     .name = "onnx",
+    .inside = true,
     .open = onnx_open,
     .close = onnx_close,
     .batch_max = onnx_batch_max,

@@ -344,6 +344,7 @@ static void scan_version(Scan *scan, const char *version)
     s->max_batch = yaml.max_batch;
     s->batch_delay_ms = yaml.batch_delay_ms;
     s->memory_bytes = yaml.memory_bytes ? yaml.memory_bytes : size + size / 2 + MEMORY_BASE;
+    s->min_warm = yaml.min_warm;
     s->continuous = strcmp(engine, "onnx") != 0;
     s->require_gpu = yaml.require_gpu;
     s->digest = digest;

@@ -7,17 +7,28 @@
 #include <string.h>
 
 #define LINES_MAX 10000
+#define STALL_MAX_MS 10000 /* so long a line waits for room in the log; then it is refused */
 /* bytes of lines that wait for a large one to be stored; then reading stops */
 #define AHEAD_MAX (16 * MIB)
+
+typedef struct Repeat Repeat;
 
 typedef struct {
     Exchange *x;
     Buf in;    /* bytes of lines not yet handled */
     size_t at; /* handled up to here */
     uint32_t lines;
-    bool over;     /* the body has ended, or no more of it counts */
-    BigInput *big; /* a line that is being stored */
+    bool over;      /* the body has ended, or no more of it counts */
+    BigInput *big;  /* a line that is being stored */
+    Repeat *repeat; /* a line whose task the history view is asked for */
+    List stalled;   /* in Gateway.stalled: the log has no room for the next line until a commit */
+    uint64_t stalled_ms; /* since when; 0: it is not */
 } Batch;
+
+struct Repeat {
+    PastQuery q;
+    Batch *b; /* NULL: it is gone */
+};
 
 static void pump(Batch *b);
 
@@ -32,9 +43,18 @@ static void put_refusal(Batch *b, const Problem *p)
     exchange_put(b->x, buf_str(out), g->p.last_seq(g->p.ctx));
 }
 
-static void put_task(Batch *b, Task *t, bool repeat)
+static void past_answered(PastQuery *q);
+
+static void put_task(Batch *b, Task *t, uint64_t no, bool repeat)
 {
     Gateway *g = b->x->g;
+    if (!t && no && g->p.past) {
+        b->repeat = mem_new(sizeof *b->repeat);
+        b->repeat->b = b;
+        b->repeat->q = (PastQuery){.kind = PAST_TASK, .no = no, .done = past_answered};
+        g->p.past(g->p.ctx, &b->repeat->q);
+        return;
+    }
     if (!t) {
         Problem p = problem_of(410, CODE_GONE, NULL,
                                "this line was accepted before; its task has ended and left memory");
@@ -50,23 +70,37 @@ static void put_task(Batch *b, Task *t, bool repeat)
     exchange_put(b->x, buf_str(out), task_last_seq(t));
 }
 
+static void past_answered(PastQuery *q)
+{
+    Repeat *r = CONTAINER_OF(q, Repeat, q);
+    Batch *b = r->b;
+    if (b) {
+        b->repeat = NULL;
+        put_task(b, q->tasks_len ? q->tasks[0] : NULL, 0, true);
+        pump(b);
+    }
+    mem_free(r);
+}
+
 static void big_stored(BigInput *big)
 {
     Batch *b = big->x->state;
     Task *t = NULL;
     bool repeat = false;
     Problem p;
-    bool fine = submit_big_decide(big, &t, &repeat, &p);
+    uint64_t no = 0;
+    bool fine = submit_big_decide(big, &t, &no, &repeat, &p);
     b->big = NULL;
     submit_big_free(big);
     if (fine)
-        put_task(b, t, repeat);
+        put_task(b, t, no, repeat);
     else
         put_refusal(b, &p);
     pump(b);
 }
 
-static void one_line(Batch *b, Str line)
+/* False: not now; gateway_go_on comes back to it. */
+static bool one_line(Batch *b, Str line)
 {
     Exchange *x = b->x;
     Gateway *g = x->g;
@@ -93,16 +127,28 @@ static void one_line(Batch *b, Str line)
             b->big->done = big_stored;
             submit_store_big(x, &s, b->big);
             submit_done(&s);
-            return;
+            return true;
         }
-        if (submit_decide(x, &s, &t, &repeat, &p)) {
+        uint64_t no = 0;
+        bool fine = submit_decide(x, &s, &t, &no, &repeat, &p);
+        uint64_t now_ms = uv_now(g->loop);
+        if (!fine && p.code == CODE_LOG_STALLED &&
+            (!b->stalled_ms || now_ms - b->stalled_ms < STALL_MAX_MS)) {
+            if (!b->stalled_ms) b->stalled_ms = MAX(now_ms, 1);
             submit_done(&s);
-            put_task(b, t, repeat);
-            return;
+            list_push_back(&g->stalled, &b->stalled);
+            return false;
+        }
+        b->stalled_ms = 0;
+        if (fine) {
+            submit_done(&s);
+            put_task(b, t, no, repeat);
+            return true;
         }
     }
     submit_done(&s);
     put_refusal(b, &p);
+    return true;
 }
 
 static void too_many(Batch *b)
@@ -118,7 +164,7 @@ static void too_many(Batch *b)
 static void pump(Batch *b)
 {
     Exchange *x = b->x;
-    while (!b->big && b->at < b->in.len) {
+    while (!b->big && !b->repeat && list_empty(&b->stalled) && b->at < b->in.len) {
         const char *first = (char *)b->in.data + b->at;
         size_t left = b->in.len - b->at;
         const char *end = memchr(first, '\n', left);
@@ -137,19 +183,24 @@ static void pump(Batch *b)
         b->at += line.n + (end != NULL);
         while (line.n && (line.p[line.n - 1] == '\r' || line.p[line.n - 1] == ' ')) line.n--;
         if (!line.n) continue;
-        if (b->lines++ == LINES_MAX)
+        if (b->lines == LINES_MAX) {
             too_many(b);
-        else
-            one_line(b, line);
+        } else if (one_line(b, line)) {
+            b->lines++;
+        } else {
+            b->at = (size_t)((const uint8_t *)first - b->in.data);
+            break;
+        }
     }
     if (b->at) {
         buf_drop(&b->in, b->at);
         b->at = 0;
     }
     bool paused = x->paused_in;
-    x->paused_in = b->big && b->in.len > AHEAD_MAX;
+    bool waits = b->big || b->repeat || !list_empty(&b->stalled);
+    x->paused_in = waits && b->in.len > AHEAD_MAX;
     /* After either of these, x may be gone. */
-    if (b->over && !b->big && !b->in.len)
+    if (b->over && !waits && !b->in.len)
         exchange_end(x);
     else if (paused && !x->paused_in)
         server_resume_body(x);
@@ -169,14 +220,35 @@ static void drop(Exchange *x)
 {
     Batch *b = x->state;
     if (b->big) b->big->x = NULL;
+    if (b->repeat) b->repeat->b = NULL;
+    list_del(&b->stalled);
     buf_done(&b->in);
     mem_free(b);
     x->state = NULL;
 }
 
+bool gateway_go_on(Gateway *g)
+{
+    if (list_empty(&g->stalled)) return false;
+    List now;
+    list_init(&now);
+    while (!list_empty(&g->stalled)) {
+        Batch *b = LIST_FIRST(&g->stalled, Batch, stalled);
+        list_del(&b->stalled);
+        list_push_back(&now, &b->stalled);
+    }
+    while (!list_empty(&now)) { /* one that ends meanwhile takes itself out */
+        Batch *b = LIST_FIRST(&now, Batch, stalled);
+        list_del(&b->stalled);
+        pump(b);
+    }
+    return !list_empty(&g->stalled);
+}
+
 void batch_post(Exchange *x)
 {
     Batch *b = mem_new(sizeof *b);
+    list_init(&b->stalled);
     b->x = x;
     x->state = b;
     x->drop = drop;

@@ -71,20 +71,12 @@ static bool read_id(Str s, uint64_t *seq, uint32_t *n)
     return true;
 }
 
-void events_get(Exchange *x)
+/* What came after x->seen_seq, x->seen_n; then, while it is not over, what comes. */
+static void stream(Exchange *x, Task *t)
 {
     Gateway *g = x->g;
-    Str last = http_field(x->req, "Last-Event-ID");
-    if (!last.p) (void)query_get(x, "last_event_id", &last);
-    uint64_t after = 0;
-    uint32_t after_n = 0;
-    if (last.p && last.n && !read_id(last, &after, &after_n)) {
-        problem_say(x, 400, CODE_INVALID_REQUEST, "Last-Event-ID",
-                    "Last-Event-ID must be an id of this stream, such as 17 or 17.3");
-        return;
-    }
-    Task *t = query_task(x);
-    if (!t) return;
+    uint64_t after = x->seen_seq;
+    uint32_t after_n = x->seen_n;
     bool over = task_state_terminal(t->state);
     const TaskEvent *final = NULL;
     for (uint16_t i = 0; i < t->run->events_len; i++)
@@ -94,7 +86,7 @@ void events_get(Exchange *x)
         exchange_reply(x, 204, NULL, (Str){"", 0});
         return;
     }
-    x->seen_seq = after;
+    x->seen_n = 0;
     exchange_begin(x, 200, "text/event-stream", -1);
     if (x->head_only) return;
     exchange_put(x, STR("retry: 1000\n\n"), 0);
@@ -118,4 +110,21 @@ void events_get(Exchange *x)
     }
     watch_task(x, t, WATCH_EVENTS, BEAT_MS);
     events_progress(x, t);
+}
+
+void events_get(Exchange *x)
+{
+    Str last = http_field(x->req, "Last-Event-ID");
+    if (!last.p) (void)query_get(x, "last_event_id", &last);
+    uint64_t after = 0;
+    uint32_t after_n = 0;
+    if (last.p && last.n && !read_id(last, &after, &after_n)) {
+        problem_say(x, 400, CODE_INVALID_REQUEST, "Last-Event-ID",
+                    "Last-Event-ID must be an id of this stream, such as 17 or 17.3");
+        return;
+    }
+    x->seen_seq = after;
+    x->seen_n = after_n;
+    Task *t = query_task(x, stream);
+    if (t) stream(x, t);
 }

@@ -259,6 +259,7 @@ void exchange_start_gateway(Gateway *g)
 {
     list_init(&g->held);
     list_init(&g->held_texts);
+    list_init(&g->stalled);
 }
 
 bool exchange_nothing_held(const Gateway *g)

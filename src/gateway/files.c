@@ -127,6 +127,7 @@ static void remove_orphan(Gateway *g, const char *name)
     struct stat st;
     files_path(g, name, path);
     if (core_file_find(core_of(g), str_from(name), (Str){"", 0}) || stat(path, &st)) return;
+    if (g->p.past_file_is_known && g->p.past_file_is_known(g->p.ctx, str_from(name))) return;
     if (time(NULL) - st.st_mtime > ORPHAN_S) unlink(path);
 }
 
@@ -218,6 +219,16 @@ void gateway_file_leaving(Gateway *g, const File *f)
     list_push_back(&g->gone_files, &gone->link);
 }
 
+void gateway_file_gone(Gateway *g, Str id)
+{
+    Gone *gone = mem_new(sizeof *gone);
+    gone->g = g;
+    gone->seq = g->p.last_seq(g->p.ctx); /* behind those that wait already: the list is in order */
+    memcpy(gone->id, id.p, MIN(id.n, (size_t)FILE_ID_LEN));
+    list_push_back(&g->gone_files, &gone->link);
+    files_durable(g, g->p.durable_seq(g->p.ctx));
+}
+
 static void unlinked(uv_fs_t *fs)
 {
     Gone *gone = CONTAINER_OF(fs, Gone, fs);
@@ -241,9 +252,36 @@ void files_durable(Gateway *g, uint64_t seq)
 
 /* ---- reading ---- */
 
-/* The file of params[0], if the caller may see it; NULL: answered. A worker may read what a task
- * it holds refers to. */
-static const File *find_file(Exchange *x)
+static void put_file(Exchange *x, const File *f);
+static void put_content(Exchange *x, const File *f);
+
+static void no_file(Exchange *x)
+{
+    problem_say(x, 404, CODE_NOT_FOUND, NULL, "there is no such file%s%.*s",
+                x->params[0].n ? ": " : "", (int)MIN(x->params[0].n, (size_t)60), x->params[0].p);
+}
+
+static void get_past(Exchange *x, PastQuery *q)
+{
+    x->params[0] = (Str){"", 0}; /* gone with the request */
+    if (q->file)
+        put_file(x, q->file);
+    else
+        no_file(x);
+}
+
+static void content_past(Exchange *x, PastQuery *q)
+{
+    x->params[0] = (Str){"", 0};
+    if (q->file)
+        put_content(x, q->file);
+    else
+        no_file(x);
+}
+
+/* The file of params[0], if the caller may see it. NULL: answered; or the history view is asked,
+ * and `past` goes on. A worker may read what a task it holds refers to. */
+static const File *find_file(Exchange *x, void (*past)(Exchange *x, PastQuery *q))
 {
     Gateway *g = x->g;
     Core *c = core_of(g);
@@ -263,21 +301,30 @@ static const File *find_file(Exchange *x)
         }
     } else {
         f = core_file_find(c, x->params[0], auth_view(x));
+        Sym tenant = core_sym_find(c, auth_view(x));
+        if (!f && g->p.past && x->params[0].n == FILE_ID_LEN && (x->any_tenant || tenant)) {
+            PastQuery q = {.kind = PAST_FILE, .tenant = tenant};
+            memcpy(q.id, x->params[0].p, FILE_ID_LEN);
+            past_ask(x, &q, past);
+            return NULL;
+        }
     }
     exchange_hold(x, g->p.last_seq(g->p.ctx));
-    if (!f)
-        problem_say(x, 404, CODE_NOT_FOUND, NULL, "there is no file \"%.*s\"",
-                    (int)MIN(x->params[0].n, (size_t)60), x->params[0].p);
+    if (!f) no_file(x);
     return f;
+}
+
+static void put_file(Exchange *x, const File *f)
+{
+    buf_clear(&x->g->body);
+    render_file(x->g, f, &x->g->body);
+    exchange_reply_json(x, 200);
 }
 
 void files_get(Exchange *x)
 {
-    const File *f = find_file(x);
-    if (!f) return;
-    buf_clear(&x->g->body);
-    render_file(x->g, f, &x->g->body);
-    exchange_reply_json(x, 200);
+    const File *f = find_file(x, get_past);
+    if (f) put_file(x, f);
 }
 
 void files_delete(Exchange *x)
@@ -286,8 +333,7 @@ void files_delete(Exchange *x)
     const File *f = core_file_find(core_of(g), x->params[0], auth_view(x));
     if (!f) {
         exchange_hold(x, g->p.last_seq(g->p.ctx));
-        problem_say(x, 404, CODE_NOT_FOUND, NULL, "there is no file \"%.*s\"",
-                    (int)MIN(x->params[0].n, (size_t)60), x->params[0].p);
+        no_file(x);
         return;
     }
     Decision d = g->p.delete_file(g->p.ctx, f->no);
@@ -460,10 +506,8 @@ Problem files_busy(const Gateway *g)
                       g->o.transfers_max);
 }
 
-void files_content(Exchange *x)
+static void put_content(Exchange *x, const File *f)
 {
-    const File *f = find_file(x);
-    if (!f) return;
     if (x->g->transfers >= x->g->o.transfers_max) {
         Problem p = files_busy(x->g);
         problem_reply(x, &p);
@@ -473,15 +517,14 @@ void files_content(Exchange *x)
     sha256_hex(&f->sha256, hex);
     uint64_t from = 0, to = f->size ? f->size - 1 : 0;
     bool outside = false;
-    Str range = http_field(x->req, "Range"), match = http_field(x->req, "If-None-Match");
+    Str range = str_from(x->want_range), match = str_from(x->want_match);
     exchange_header(x, "ETag", "\"%s\"", hex);
     exchange_header(x, "Accept-Ranges", "bytes");
-    if (match.p && memmem(match.p, match.n, hex, 64)) {
+    if (match.n && memmem(match.p, match.n, hex, 64)) {
         exchange_reply(x, 304, NULL, (Str){"", 0});
         return;
     }
-    bool part = range.p && !http_field(x->req, "If-Range").p &&
-                read_range(range, f->size, &from, &to, &outside);
+    bool part = range.n && read_range(range, f->size, &from, &to, &outside);
     if (part && outside) {
         exchange_header(x, "Content-Range", "bytes */%llu", (unsigned long long)f->size);
         problem_say(x, 416, CODE_INVALID_REQUEST, "Range", "the file has %llu bytes",
@@ -518,4 +561,18 @@ void files_content(Exchange *x)
     x->drained = on_drained;
     x->exclusive = true;
     read_more(d);
+}
+
+static void keep(Str value, char *to, size_t size)
+{
+    if (value.p && value.n < size) memcpy(to, value.p, value.n);
+}
+
+void files_content(Exchange *x)
+{
+    if (!http_field(x->req, "If-Range").p)
+        keep(http_field(x->req, "Range"), x->want_range, sizeof x->want_range);
+    keep(http_field(x->req, "If-None-Match"), x->want_match, sizeof x->want_match);
+    const File *f = find_file(x, content_past);
+    if (f) put_content(x, f);
 }

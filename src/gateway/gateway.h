@@ -90,6 +90,35 @@ typedef enum {
     REPORT_RETRY /* not now (the log has no room): "retry", the worker sends it again */
 } ReportAnswer;
 
+/* ---- a question to the history view: about finished tasks that have left memory ---- */
+
+typedef enum { PAST_TASK, PAST_LIST, PAST_FORGET, PAST_FILE } PastKind;
+
+typedef struct PastQuery PastQuery;
+struct PastQuery { /* the asker's, who zeroes it first */
+    PastKind kind;
+    uint64_t no; /* TASK, FORGET */
+    Buf body;    /* FORGET: the task from now on, encoded; the asker frees it in done */
+    Buf output;  /* FORGET: what its output was: the files that it names go, too; likewise */
+    char id[32]; /* FILE */
+    Sym tenant;  /* FILE, LIST: 0 = any */
+    struct {     /* LIST: newest first */
+        uint64_t before;
+        uint32_t states, classes; /* bit masks; 0: any */
+        Sym model, version;       /* 0: any */
+        int64_t created_after_ns;
+        uint32_t limit;
+    } list;
+    void (*done)(PastQuery *q); /* once, on the loop's thread, never before past() has returned */
+
+    /* the answer, valid until done returns; the tasks and the file are decoded ones */
+    int err; /* ERR_NOT_FOUND; or the view cannot be read now */
+    Task **tasks;
+    size_t tasks_len;
+    uint64_t next; /* LIST: as history_list says it */
+    File *file;
+};
+
 /* ---- what the shard offers ---- */
 
 typedef struct {
@@ -140,6 +169,9 @@ typedef struct GatewayPorts {
                      Buf *ret);             /* what the model printed (bounded, volatile) */
     void (*metrics)(void *ctx, Buf *ret);   /* the shard's part of /metrics */
     bool (*ready)(void *ctx, Buf *why_not); /* /readyz */
+    void (*past)(void *ctx, PastQuery *q);  /* NULL: there is no history view */
+    /* Does the view know this file? Blocks; for the start only. */
+    bool (*past_file_is_known)(void *ctx, Str id);
 } GatewayPorts;
 
 /* ---- options ---- */
@@ -159,15 +191,15 @@ typedef struct {
     const GatewayKey
         *keys; /* without any key but the worker's, the server must listen on loopback */
     size_t keys_len;
-    GatewayKey worker_key;      /* of `serve`'s own workers */
-    bool insecure_http;         /* keys over plain HTTP off loopback: refused unless set */
-    size_t body_max;            /* 8 MiB */
-    uint64_t file_max;          /* 1 GiB */
-    uint32_t connections_max;   /* 10,000 */
-    uint32_t transfers_max;     /* file contents sent or received at a time: each has a descriptor */
-    uint32_t idle_timeout_ms;   /* 60,000 */
+    GatewayKey worker_key;    /* of `serve`'s own workers */
+    bool insecure_http;       /* keys over plain HTTP off loopback: refused unless set */
+    size_t body_max;          /* 8 MiB */
+    uint64_t file_max;        /* 1 GiB */
+    uint32_t connections_max; /* 10,000 */
+    uint32_t transfers_max;   /* file contents sent or received at a time: each has a descriptor */
+    uint32_t idle_timeout_ms; /* 60,000 */
     uint32_t header_timeout_ms; /* 10,000: a request's head must be whole by then */
-    uint32_t ping_s;             /* told to workers; default 5 */
+    uint32_t ping_s;            /* told to workers; default 5 */
     double tenant_rate;         /* submits a second a tenant; 0: no limit */
 } GatewayOptions;
 void gateway_options_default(GatewayOptions *o);
@@ -188,11 +220,14 @@ void gateway_free(Gateway *g);
 /* ---- what the shard tells ---- */
 
 void gateway_durable(Gateway *g, uint64_t seq); /* held answers up to seq leave */
+/* Takes up what waits for room in the log. True: something still does; ask again in some ms. */
+bool gateway_go_on(Gateway *g);
 void gateway_task_changed(Gateway *g, Task *t,
                           const TaskEvent *e); /* watchers: polls and event streams */
 void gateway_task_progress(Gateway *g, Task *t);
 void gateway_task_leaving(Gateway *g, Task *t);
 void gateway_file_leaving(Gateway *g, const File *f); /* unlink its content once durable */
+void gateway_file_gone(Gateway *g, Str id); /* the history view let go of it, durably: likewise */
 /* A line (with its newline) for a worker's stream, sent once hold_seq is durable; dropped when no
  * stream is open. */
 void gateway_worker_send(Gateway *g, Str worker_id, Str line, uint64_t hold_seq);

@@ -5,6 +5,7 @@
  *     watch.c      who waits for a task: long polls, `Prefer: wait`, event streams
  *     route.c      the table of routes; what every request must pass
  *     auth.c problem.c render.c query.c    keys, refusals, JSON of things, query parameters
+ *     past.c       tasks that have left memory: asked of the history view
  *     submit.c batch.c tasks.c events.c files.c upload.c workers.c views.c ops.c openapi.c
  *                  the routes
  *
@@ -21,6 +22,7 @@
 
 typedef struct Exchange Exchange;
 typedef void (*Handler)(Exchange *x);
+typedef void (*TaskHandler)(Exchange *x, Task *t);
 
 /* ---- routes ---- */
 
@@ -104,6 +106,9 @@ struct Exchange {
     bool held;               /* out waits in Gateway.held for hold_seq */
     bool body_whole;         /* ROUTE_STREAM_IN: the body has ended */
     bool paused_in;          /* take no more body for now */
+    char want_range[64], want_match[80]; /* of a file's content: Range, If-None-Match; or "" */
+    bool wanted_wait;                    /* a submit with `Prefer: wait` */
+    bool with_input;                     /* the answer is to show the task's input */
     bool counted;
     uint64_t hold_seq;
     List hold;
@@ -161,6 +166,7 @@ struct Gateway {
     List held; /* of Exchange.hold, by hold_seq */
     size_t held_len;
     List held_texts; /* of HeldText.link */
+    List stalled;    /* of Batch.stalled */
     Exchange *spare[256];
     size_t spare_len, exchanges; /* live ones */
 
@@ -168,12 +174,13 @@ struct Gateway {
     size_t watching;
     Heap timers; /* Exchange.timer */
     uv_timer_t timer, sweep;
+    uint64_t swept_ms; /* when on_sweep last ran (loop time) */
 
-    Table streams;   /* WorkerStream by worker id */
-    Table buckets;   /* rate limits by tenant */
-    Table leased;    /* running tasks that refer to files */
-    List gone_files; /* contents to unlink once durable */
-    size_t jobs;     /* on libuv's threads */
+    Table streams;    /* WorkerStream by worker id */
+    Table buckets;    /* rate limits by tenant */
+    Table leased;     /* running tasks that refer to files */
+    List gone_files;  /* contents to unlink once durable */
+    size_t jobs;      /* on libuv's threads */
     size_t transfers; /* uploads and downloads: a descriptor each */
     Buf openapi;
 
@@ -260,8 +267,17 @@ bool query_uint(Exchange *x, const char *name, uint64_t max, uint64_t *ret,
                 bool *ret_given); /* false: answered */
 /* `Prefer: wait=N`: seconds (0: not asked for); false: answered. */
 bool query_prefer_wait(Exchange *x, uint32_t *ret_s);
-/* The task of params[0], visible to the caller; NULL: answered. */
-Task *query_task(Exchange *x);
+/* The task of params[0], visible to the caller. NULL: answered; or it has left memory, and `past` is
+ * called later with what the history view has (or that answers). */
+Task *query_task(Exchange *x, TaskHandler past);
+
+/* ---- past.c ---- */
+/* Answers may come later: what they need of the request must have been read. t is valid during the
+ * call, in no list of the core, and durable. */
+void past_task(Exchange *x, uint64_t no, TaskHandler then);
+/* The same with a question of the caller's: then(x, q), unless the view failed (answered 503) or x
+ * is gone. Found or not: q->err. */
+void past_ask(Exchange *x, const PastQuery *q, void (*then)(Exchange *x, PastQuery *q));
 uint64_t query_task_no(Gateway *g, Str id); /* 0: not a task in memory */
 
 /* ---- submit.c ---- */
@@ -279,9 +295,10 @@ void submit_done(Submit *s);
 /* Reads and checks a submit's JSON (Gateway.json holds it). line: of a batch, which may carry its
  * idempotency_key. */
 bool submit_read(Exchange *x, Str body, bool line, Submit *ret, Problem *problem);
-/* Hands it to the shard. False: *problem. True: *ret_task (NULL: it has left memory) and whether
- * it is a repeat. */
-bool submit_decide(Exchange *x, Submit *s, Task **ret_task, bool *ret_repeat, Problem *problem);
+/* Hands it to the shard. False: *problem. True: *ret_task (NULL: it has left memory), its number,
+ * and whether it is a repeat. */
+bool submit_decide(Exchange *x, Submit *s, Task **ret_task, uint64_t *ret_no, bool *ret_repeat,
+                   Problem *problem);
 /* The files an input or output refers to by {"$file": "file_…"}. False: *problem. */
 bool submit_files(Exchange *x, yyjson_val *v, Str tenant, const char *field,
                   uint64_t files[TASK_FILES_MAX], size_t *ret_len, Problem *problem);
@@ -302,7 +319,8 @@ struct BigInput {
     void (*done)(BigInput *b); /* s is ready, or err; runs only while x is there */
 };
 void submit_store_big(Exchange *x, Submit *s, BigInput *b);
-bool submit_big_decide(BigInput *b, Task **ret_task, bool *ret_repeat, Problem *problem);
+bool submit_big_decide(BigInput *b, Task **ret_task, uint64_t *ret_no, bool *ret_repeat,
+                       Problem *problem);
 void submit_big_free(BigInput *b);
 
 void submit_post(Exchange *x);

@@ -144,12 +144,14 @@ bool query_prefer_wait(Exchange *x, uint32_t *ret_s)
     return true;
 }
 
-Task *query_task(Exchange *x)
+Task *query_task(Exchange *x, TaskHandler past)
 {
     Task *t = NULL;
     Code code = core_find(core_of(x->g), x->params[0], auth_view(x), &t);
     if (code == CODE_OK && t) return t;
-    if (code == CODE_GONE)
+    if (code == CODE_GONE && x->g->p.past)
+        past_task(x, core_id_no(x->params[0]), past);
+    else if (code == CODE_GONE)
         problem_say(
             x, 410, CODE_GONE, NULL,
             "this task ended and has left memory: its retention is over, or newer ones needed "

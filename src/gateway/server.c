@@ -8,8 +8,8 @@
  *       has left.
  *   I3  While handlers run (busy), nothing of this connection is freed: `moved` only notes it, and
  *       advance() follows.
- *   I4  Input is bounded: at most PIPELINE_MAX requests are open at once, and reading stops while
- *       bytes wait unparsed. */
+ *   I4  Input is bounded: at most PIPELINE_MAX requests are open at once, no more than fill
+ *       UNSENT_MAX bytes of answers (and one), and reading stops while bytes wait unparsed. */
 #include "gateway/internal.h"
 
 #include <stdio.h>
@@ -32,6 +32,7 @@ struct Conn {
     Buf in;         /* bytes not parsed yet */
     List exchanges; /* in order of request */
     size_t exchanges_len;
+    size_t ahead;        /* bytes of answers that were ready at once, since none was open */
     Exchange *receiving; /* its head is parsed, its body is not whole */
     AuthCache auth;
     uint64_t head_ms; /* when the current request's first byte came (0: between requests) */
@@ -98,6 +99,7 @@ static void advance(Conn *c)
             return;
         }
     }
+    c->ahead = 0;
     if (c->ended) {
         tcp_finish(&c->tcp);
         return;
@@ -127,6 +129,7 @@ static bool blocked(const Conn *c)
     if (c->receiving) return c->receiving->paused_in;
     if (c->exchanges_len >= PIPELINE_MAX || tcp_unsent(&c->tcp) > UNSENT_MAX) return true;
     if (list_empty(&c->exchanges)) return false;
+    if (c->ahead > UNSENT_MAX) return true; /* keeps I4: answers that wait in line count, too */
     return CONTAINER_OF(c->exchanges.prev, Exchange, link)->exclusive;
 }
 
@@ -209,6 +212,7 @@ static void request_done(Conn *c)
     else if (!x->ended && x->take)
         x->take(x, (Str){"", 0});
     x->req = NULL; /* the parser goes on to the next one */
+    c->ahead += x->out.len;
 }
 
 static void refused(Conn *c)
@@ -419,7 +423,10 @@ static void sweep_conn(Conn *c, uint64_t now)
 static void on_sweep(uv_timer_t *t)
 {
     Gateway *g = CONTAINER_OF(t, Gateway, sweep);
-    uint64_t now = uv_now(g->loop);
+    uint64_t now = uv_now(g->loop), before = g->swept_ms;
+    g->swept_ms = now;
+    /* We were held up (or asleep): what came meanwhile is not read yet, and nobody's silence. */
+    if (now - MIN(now, before) > 3 * SWEEP_MS) return;
     LIST_FOR (c, tcp_list(g->listener), Tcp, link) {
         sweep_conn(CONTAINER_OF(c, Conn, tcp), now);
     }

@@ -286,7 +286,8 @@ bool submit_identity(Exchange *x, Str key_header, Str body, Submit *s, Problem *
     return true;
 }
 
-bool submit_decide(Exchange *x, Submit *s, Task **ret_task, bool *ret_repeat, Problem *problem)
+bool submit_decide(Exchange *x, Submit *s, Task **ret_task, uint64_t *ret_no, bool *ret_repeat,
+                   Problem *problem)
 {
     Gateway *g = x->g;
     SubmitSpec spec = {
@@ -314,6 +315,7 @@ bool submit_decide(Exchange *x, Submit *s, Task **ret_task, bool *ret_repeat, Pr
     *ret_repeat = d.duplicate;
     if (d.duplicate) g->replays++;
     *ret_task = core_task(core_of(g), d.task_no);
+    *ret_no = d.task_no;
     return true;
 }
 
@@ -364,7 +366,8 @@ void submit_store_big(Exchange *x, Submit *s, BigInput *b)
     CHECK(uv_queue_work(x->g->loop, &b->work, big_work, big_after) == 0);
 }
 
-bool submit_big_decide(BigInput *b, Task **ret_task, bool *ret_repeat, Problem *problem)
+bool submit_big_decide(BigInput *b, Task **ret_task, uint64_t *ret_no, bool *ret_repeat,
+                       Problem *problem)
 {
     Gateway *g = b->g;
     if (b->err) {
@@ -393,7 +396,7 @@ bool submit_big_decide(BigInput *b, Task **ret_task, bool *ret_repeat, Problem *
         return false;
     }
     b->s.files[b->s.files_len++] = no;
-    bool fine = submit_decide(b->x, &b->s, ret_task, ret_repeat, problem);
+    bool fine = submit_decide(b->x, &b->s, ret_task, ret_no, ret_repeat, problem);
     if (!fine || *ret_repeat) (void)g->p.delete_file(g->p.ctx, no); /* nobody refers to it */
     return fine;
 }
@@ -406,9 +409,25 @@ void submit_big_free(BigInput *b)
 
 /* ---- the route ---- */
 
-static void answer(Exchange *x, Task *t, bool repeat, uint32_t wait_s)
+/* A repeat of a request whose task has left memory. */
+static void answer_past(Exchange *x, Task *t)
+{
+    TaskIdText id;
+    core_task_id(core_of(x->g), t, &id);
+    exchange_header(x, "Idempotent-Replayed", "true");
+    exchange_header(x, "Location", "/v1/tasks/%s", id.z);
+    tasks_answer(x, t, x->wanted_wait ? 200 : 202, false);
+}
+
+static void answer(Exchange *x, Task *t, uint64_t no, bool repeat, uint32_t wait_s)
 {
     Gateway *g = x->g;
+    if (!t && g->p.past) {
+        x->wanted_wait = wait_s != 0;
+        buf_clear(&x->headers);
+        past_task(x, no, answer_past);
+        return;
+    }
     if (repeat) exchange_header(x, "Idempotent-Replayed", "true");
     if (!t) {
         exchange_hold(x, g->p.last_seq(g->p.ctx));
@@ -445,12 +464,13 @@ static void big_stored(BigInput *b)
     Task *t = NULL;
     bool repeat = false;
     Problem problem;
-    bool fine = submit_big_decide(b, &t, &repeat, &problem);
+    uint64_t no = 0;
+    bool fine = submit_big_decide(b, &t, &no, &repeat, &problem);
     x->drop = NULL;
     x->state = NULL;
     submit_big_free(b);
     if (fine)
-        answer(x, t, repeat, wait_s);
+        answer(x, t, no, repeat, wait_s);
     else
         problem_reply(x, &problem);
 }
@@ -498,10 +518,11 @@ void submit_post(Exchange *x)
         submit_done(&s);
         return;
     }
-    bool fine = submit_decide(x, &s, &t, &repeat, &problem);
+    uint64_t no = 0;
+    bool fine = submit_decide(x, &s, &t, &no, &repeat, &problem);
     submit_done(&s);
     if (fine)
-        answer(x, t, repeat, wait_s);
+        answer(x, t, no, repeat, wait_s);
     else
         problem_reply(x, &problem);
 }

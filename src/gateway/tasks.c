@@ -19,10 +19,15 @@ void tasks_answer(Exchange *x, Task *t, int status, bool with_input)
     exchange_reply_json(x, status);
 }
 
+static void get_past(Exchange *x, Task *t)
+{
+    tasks_answer(x, t, 200, x->with_input);
+}
+
 void tasks_get(Exchange *x)
 {
     uint64_t wait_s = 0;
-    bool given, with_input = false;
+    bool given;
     uint32_t prefer_s;
     Str include;
     if (!query_uint(x, "wait", 60, &wait_s, &given) || !query_prefer_wait(x, &prefer_s)) return;
@@ -31,14 +36,14 @@ void tasks_get(Exchange *x)
             problem_say(x, 422, CODE_INVALID_REQUEST, "include", "\"include\" may be \"input\"");
             return;
         }
-        with_input = true;
+        x->with_input = true;
     }
-    Task *t = query_task(x);
+    Task *t = query_task(x, get_past);
     if (!t) return;
     bool wait = (wait_s || prefer_s) && !task_state_terminal(t->state) && !x->g->draining &&
                 !x->head_only;
     if (!wait)
-        tasks_answer(x, t, 200, with_input);
+        tasks_answer(x, t, 200, x->with_input);
     else if (wait_s)
         watch_task(x, t, WATCH_CHANGE, (uint32_t)wait_s * 1000);
     else
@@ -60,19 +65,45 @@ static void decided(Exchange *x, Decision d, uint64_t no, int status)
     }
 }
 
+static void cancel_past(Exchange *x, Task *t)
+{
+    problem_say(x, 409, CODE_ALREADY_TERMINAL, NULL, "the task is %s already",
+                task_state_name((TaskState)t->state));
+}
+
 void tasks_cancel(Exchange *x)
 {
     Gateway *g = x->g;
-    Task *t = query_task(x);
+    Task *t = query_task(x, cancel_past);
     if (!t) return;
     uint64_t no = t->no;
     decided(x, g->p.cancel(g->p.ctx, no), no, 200);
 }
 
+static void forgotten(Exchange *x, PastQuery *q)
+{
+    (void)q; /* not found: its retention has just ended, and the payload with it */
+    exchange_reply(x, 204, NULL, (Str){"", 0});
+}
+
+static void forget_past(Exchange *x, Task *t)
+{
+    Core *c = core_of(x->g);
+    if (t->input.forgotten) {
+        exchange_reply(x, 204, NULL, (Str){"", 0});
+        return;
+    }
+    PastQuery q = {.kind = PAST_FORGET, .no = t->no};
+    buf_put_str(&q.output, core_payload(c, &t->run->output));
+    core_task_forget(c, t);
+    core_task_encode(c, t, &q.body);
+    past_ask(x, &q, forgotten);
+}
+
 void tasks_forget(Exchange *x)
 {
     Gateway *g = x->g;
-    Task *t = query_task(x);
+    Task *t = query_task(x, forget_past);
     if (!t) return;
     uint64_t no = t->no;
     Decision d = g->p.forget(g->p.ctx, no);
@@ -84,12 +115,10 @@ void tasks_forget(Exchange *x)
     exchange_reply(x, 204, NULL, (Str){"", 0});
 }
 
-void tasks_retry(Exchange *x)
+static void retry(Exchange *x, Task *t)
 {
     Gateway *g = x->g;
     Core *c = core_of(g);
-    Task *t = query_task(x);
-    if (!t) return;
     if (!task_state_terminal(t->state)) {
         exchange_hold(x, task_last_seq(t));
         problem_say(x, 409, CODE_CONFLICT, NULL,
@@ -153,15 +182,25 @@ void tasks_retry(Exchange *x)
     decided(x, d, d.task_no, 201);
 }
 
-void tasks_log(Exchange *x)
+void tasks_retry(Exchange *x)
+{
+    Task *t = query_task(x, retry);
+    if (t) retry(x, t);
+}
+
+static void put_log(Exchange *x, Task *t)
 {
     Gateway *g = x->g;
-    Task *t = query_task(x);
-    if (!t) return;
     exchange_hold(x, task_last_seq(t));
     buf_clear(&g->body);
     g->p.task_log(g->p.ctx, t->no, &g->body);
     exchange_reply(x, 200, "text/plain; charset=utf-8", buf_str(&g->body));
+}
+
+void tasks_log(Exchange *x)
+{
+    Task *t = query_task(x, put_log);
+    if (t) put_log(x, t);
 }
 
 /* ---- list ---- */
@@ -257,10 +296,69 @@ static bool matches(const Task *t, const Filter *f)
            (!f->version || t->version == f->version) && (!f->tenant || t->tenant == f->tenant);
 }
 
+/* A page of the live tasks and, where there is a history view, of what it gave: q->tasks, which are
+ * matching ones below f->before, all of them down to q->next. A task that is in both is taken from
+ * memory. */
+static void list_answer(Exchange *x, const Filter *f, const PastQuery *q)
+{
+    Gateway *g = x->g;
+    const Core *c = core_of(g);
+    uint64_t seq = g->p.last_seq(g->p.ctx), found = 0, next = 0, before = f->before;
+    size_t scanned = 0, at = 0, past_len = q ? q->tasks_len : 0;
+    exchange_hold(x, seq);
+    buf_clear(&g->body);
+    buf_puts(&g->body, "{\"tasks\":[");
+    while (!f->none) {
+        const Task *t = core_older(c, before);
+        /* Numbers rise with time. */
+        if (t && f->created_after_ns &&
+            t->created_ns / NS_PER_MS <= f->created_after_ns / NS_PER_MS)
+            t = NULL;
+        const Task *past = at < past_len ? q->tasks[at] : NULL;
+        if (past && (!t || past->no > t->no)) {
+            t = past;
+        } else if (q && !past && q->next && (!t || t->no < q->next)) {
+            next = q->next; /* below it the view has not been read */
+            break;
+        }
+        if (!t) break;
+        if (found == f->limit || (t != past && scanned++ == LIST_SCAN)) {
+            next = before;
+            break;
+        }
+        before = t->no;
+        while (at < past_len && q->tasks[at]->no >= before) at++;
+        if (t != past && !matches(t, f)) continue;
+        if (found++) buf_putc(&g->body, ',');
+        render_task(g, t, false, false, &g->body);
+    }
+    buf_puts(&g->body, "],\"next\":");
+    if (next)
+        buf_printf(&g->body, "\"c%llu\"", (unsigned long long)next);
+    else
+        buf_puts(&g->body, "null");
+    buf_puts(&g->body, ",\"at_seq\":");
+    json_put_u64(&g->body, seq);
+    buf_putc(&g->body, '}');
+    exchange_reply_json(x, 200);
+}
+
+static void list_past(Exchange *x, PastQuery *q)
+{
+    Filter f = {.states = q->list.states,
+                .classes = q->list.classes,
+                .model = q->list.model,
+                .version = q->list.version,
+                .tenant = q->tenant,
+                .created_after_ns = q->list.created_after_ns,
+                .limit = q->list.limit,
+                .before = q->list.before};
+    list_answer(x, &f, q);
+}
+
 void tasks_list(Exchange *x)
 {
     Gateway *g = x->g;
-    Core *c = core_of(g);
     Filter f = {.limit = LIST_DEFAULT, .before = UINT64_MAX};
     bool given;
     Str s;
@@ -288,31 +386,17 @@ void tasks_list(Exchange *x)
             return;
         }
     }
-    uint64_t seq = g->p.last_seq(g->p.ctx), found = 0, next = 0;
-    exchange_hold(x, seq);
-    buf_clear(&g->body);
-    buf_puts(&g->body, "{\"tasks\":[");
-    uint64_t before = f.before;
-    size_t scanned = 0;
-    for (Task *t = f.none ? NULL : core_older(c, before); t; t = core_older(c, before)) {
-        if (f.created_after_ns && t->created_ns / NS_PER_MS <= f.created_after_ns / NS_PER_MS)
-            break; /* numbers rise with time */
-        if (found == f.limit || scanned++ == LIST_SCAN) {
-            next = before;
-            break;
-        }
-        before = t->no;
-        if (!matches(t, &f)) continue;
-        if (found++) buf_putc(&g->body, ',');
-        render_task(g, t, false, false, &g->body);
+    if (!g->p.past || f.none) {
+        list_answer(x, &f, NULL);
+        return;
     }
-    buf_puts(&g->body, "],\"next\":");
-    if (next)
-        buf_printf(&g->body, "\"c%llu\"", (unsigned long long)next);
-    else
-        buf_puts(&g->body, "null");
-    buf_puts(&g->body, ",\"at_seq\":");
-    json_put_u64(&g->body, seq);
-    buf_putc(&g->body, '}');
-    exchange_reply_json(x, 200);
+    PastQuery q = {.kind = PAST_LIST, .tenant = f.tenant};
+    q.list.before = f.before;
+    q.list.states = f.states;
+    q.list.classes = f.classes;
+    q.list.model = f.model;
+    q.list.version = f.version;
+    q.list.created_after_ns = f.created_after_ns;
+    q.list.limit = (uint32_t)f.limit;
+    past_ask(x, &q, list_past);
 }

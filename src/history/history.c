@@ -29,6 +29,23 @@ static int err_of_errno(int e)
     }
 }
 
+static bool out_of_room(sqlite3_file *f)
+{
+    int e = 0;
+    if (f && f->pMethods) (void)f->pMethods->xFileControl(f, SQLITE_FCNTL_LAST_ERRNO, &e);
+    return e && err_of_errno(e) == ERR_NOSPC;
+}
+
+/* SQLite calls ENOSPC full; a quota that is used up is an I/O error to it, of a file that
+ * remembers its last errno. A commit writes the WAL, a checkpoint the file itself. */
+static int err_of_write(sqlite3 *db)
+{
+    sqlite3_file *file = NULL, *wal = NULL;
+    (void)sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&file);
+    (void)sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, (void *)&wal);
+    return out_of_room(file) || out_of_room(wal) ? ERR_NOSPC : ERR_IO;
+}
+
 int history_err(sqlite3 *db, int rc)
 {
     CHECK((rc & 0xff) != SQLITE_MISUSE);
@@ -54,9 +71,19 @@ int history_err(sqlite3 *db, int rc)
     case SQLITE_CANTOPEN:
         return err_of_errno(sqlite3_system_errno(db));
     case SQLITE_IOERR:
-        if (rc == SQLITE_IOERR_NOMEM) return ERR_NOMEM;
-        if (rc == SQLITE_IOERR_CORRUPTFS || rc == SQLITE_IOERR_SHORT_READ) return ERR_CORRUPT;
-        return sqlite3_system_errno(db) ? err_of_errno(sqlite3_system_errno(db)) : ERR_IO;
+        switch (rc) {
+        case SQLITE_IOERR_NOMEM:
+            return ERR_NOMEM;
+        case SQLITE_IOERR_CORRUPTFS:
+        case SQLITE_IOERR_SHORT_READ:
+            return ERR_CORRUPT;
+        case SQLITE_IOERR_WRITE:
+        case SQLITE_IOERR_FSYNC:
+        case SQLITE_IOERR_TRUNCATE:
+            return err_of_write(db);
+        default:
+            return ERR_IO;
+        }
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
     case SQLITE_ERROR:      /* our statements are right: the schema is not what it was */
@@ -266,7 +293,9 @@ static int set_up(History *h, uint32_t shard, Buf *why)
     if (err) return err;
     sqlite3_wal_hook(h->db, on_wal, h);
     if (fresh) err = make_schema(h, shard);
-    return err ? err : read_meta(h, shard, why);
+    if (!err) err = read_meta(h, shard, why);
+    for (int id = 0; id < STMTS && !err; id++) (void)history_stmt(h, (StmtId)id, &err);
+    return err;
 }
 
 static void explain(const char *path, int err, Buf *why)
@@ -299,6 +328,7 @@ int history_open(const char *path, uint32_t shard, uint64_t log_seq, History **r
     h->erase_due = true; /* for all we know: the process before may have been killed */
     Buf said = {0};
     int err = history_connect(path, "mode=rw", SQLITE_OPEN_READWRITE, &h->db);
+    if (!err && sqlite3_db_readonly(h->db, "main") == 1) err = ERR_READONLY;
     if (!err) err = set_up(h, shard, &said);
     if (!err) err = drop_beyond(h, log_seq);
     if (!err) {

@@ -13,14 +13,15 @@
 #define HISTORY_APPLICATION_ID 0x48525648 /* "HRVH" */
 #define HISTORY_FORMAT         1
 
-#define PAGE_BYTES       4096  /* measured: 8,192 inserts 15 % slower, for it writes more */
-#define CACHE_KIB        8192  /* memory stays flat: more gains nothing at 3 M rows */
-#define CHECKPOINT_PAGES 2048  /* 8 MiB: small syncs, so that the log's do not queue behind large */
+#define PAGE_BYTES       4096 /* measured: 8,192 inserts 15 % slower, for it writes more */
+#define CACHE_KIB        8192 /* all the memory it takes, about. 4 MiB: slower; 16, 32: no faster */
+#define CHECKPOINT_PAGES 2048 /* 8 MiB: small syncs, so that the log's do not queue behind large */
 #define WAL_PAGES_MAX    16384 /* 64 MiB not yet copied into the file: then no begin */
 #define ROW_BYTES_MAX    (16 * MIB)
 #define KINDS_CACHED     16384 /* of some 100 bytes; then the cache starts anew */
 
-/* Every statement, prepared when first used, kept until the end. Their text is in statements.c. */
+/* Every statement, prepared at the open (which so checks the schema), kept until the end. Their
+ * text is in statements.c. */
 typedef enum {
     STMT_BEGIN,
     STMT_COMMIT,
@@ -101,7 +102,7 @@ uint32_t file_check(const HistoryFile *f);
 /* As the puts, but leave a row that is there. */
 int history_add_task(History *h, const HistoryTask *t, bool *ret_added) HR_MUST_CHECK;
 int history_add_file(History *h, const HistoryFile *f) HR_MUST_CHECK;
-/* Ends a transaction that changed err = 0, or rolls it back and returns err. */
+/* Commits the open transaction when err is 0; else, or when that fails, rolls it back. */
 int history_end(History *h, int err, uint64_t applied_seq) HR_MUST_CHECK;
 void kinds_forget(History *h);
 

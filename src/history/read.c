@@ -74,7 +74,7 @@ static void keep(History *h, Str *const *strings, size_t n)
 int history_get(History *h, uint64_t no, HistoryTask *ret)
 {
     int err = 0;
-    HistoryTask t;
+    HistoryTask t = {0};
     sqlite3_stmt *s = history_stmt(h, STMT_TASK_GET, &err);
     if (!s) return err;
     sqlite3_bind_int64(s, 1, no > INT64_MAX ? 0 : (int64_t)no);
@@ -92,7 +92,7 @@ int history_get(History *h, uint64_t no, HistoryTask *ret)
 int history_file(History *h, Str id, Str tenant, HistoryFile *ret)
 {
     int err = 0;
-    HistoryFile f;
+    HistoryFile f = {0};
     sqlite3_stmt *s = history_stmt(h, STMT_FILE_GET, &err);
     if (!s) return err;
     bind_str(s, 1, id);
@@ -110,7 +110,7 @@ int history_file(History *h, Str id, Str tenant, HistoryFile *ret)
 
 int history_file_exists(History *h, Str id)
 {
-    HistoryFile f;
+    HistoryFile f = {0};
     return history_file(h, id, (Str){"", 0}, &f);
 }
 
@@ -156,6 +156,7 @@ static int look(Listing *l, const Head *head, bool *ret_more)
 {
     const HistoryFilter *f = l->f;
     *ret_more = false;
+    if (l->last && head->no >= l->last) return ERR_CORRUPT; /* it might not end */
     if (f->created_after_ns && head->created_ns / NS_PER_MS <= f->created_after_ns / NS_PER_MS)
         return 0; /* numbers rise with time */
     if (l->found >= f->limit || l->looked >= f->scan_max) {
@@ -167,7 +168,7 @@ static int look(Listing *l, const Head *head, bool *ret_more)
     *ret_more = true;
     if ((f->states && !(f->states & head->state)) || (f->classes && !(f->classes & head->class)))
         return 0;
-    HistoryTask t;
+    HistoryTask t = {0};
     int err = history_get(l->h, head->no, &t);
     if (err) return err == ERR_NOT_FOUND ? ERR_CORRUPT : err; /* the index had it */
     if (l->by_name && !(name_fits(f->tenant, t.tenant) && name_fits(f->model, t.model) &&
@@ -214,7 +215,6 @@ static int run_move(History *h, StmtId id, Heap *heap, Run *r, int64_t before)
     err = history_err(h->db, rc);
     if (rc == SQLITE_ROW) {
         r->head = head_of_row(s);
-        if ((int64_t)r->head.no >= before) err = ERR_CORRUPT; /* else it would not end */
         heap_set(heap, &r->by_no, -(int64_t)r->head.no, 0);
     } else {
         heap_del(heap, &r->by_no);

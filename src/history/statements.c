@@ -1,7 +1,8 @@
 /* statements.c: the schema, and every statement there is. */
 #include "history/inside.h"
 
-/* The body comes last, so that looking at a row reads no page of a large one. Times in ns.
+/* The body comes last, so that looking at a row reads no page of a large one. Kinds are never
+ * deleted: there are as many as tenants × their model versions ever used.
  *
  * tasks_by_kind        lists by tenant, model, version: (kind, no), for an index entry ends with
  *                      the row's number

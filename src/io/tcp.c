@@ -13,6 +13,7 @@
 #define READ_CHUNK (64 * KIB)
 #define BACKLOG    1024
 #define LINGER_MS  2000
+#define LINGER_MAX (32 * MIB) /* what a fast network holds until the peer has read a refusal */
 #define OUT_KEEP   (64 * KIB) /* memory an idle connection may keep */
 
 struct TcpListener {
@@ -116,7 +117,11 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
         c->listener->ops.ended(c);
         return;
     }
-    if (c->finishing) return; /* discarded */
+    if (c->finishing) { /* discarded */
+        c->discarded += (size_t)n;
+        if (c->discarded > LINGER_MAX) tcp_close(c);
+        return;
+    }
     c->moved_ms = uv_now(s->loop);
     c->listener->ops.read(c, buf->base, (size_t)n);
 }

@@ -22,6 +22,7 @@ typedef struct Tcp {
     Buf out, flight;   /* to leave at the end of this turn; handed to the kernel, not yet taken */
     uint64_t moved_ms; /* when bytes last moved in either direction (loop time) */
     uint64_t linger_until_ms; /* finishing: when to give up waiting for the peer's end */
+    size_t discarded;         /* finishing: what it sent still */
     bool reading, writing, finishing, closing, shut;
 } Tcp;
 
@@ -54,7 +55,7 @@ void tcp_flush(TcpListener *l); /* now; called by itself before and after pollin
 size_t tcp_unsent(const Tcp *c);
 void tcp_read(Tcp *c, bool on);
 /* Closes once everything has left and the peer has read it: half-closes, then discards what still
- * comes, for 2 s at most. So a refusal reaches a client that is in the middle of sending. */
+ * comes, for 2 s and 32 MiB at most. So a refusal reaches a client that is in the middle of sending. */
 void tcp_finish(Tcp *c);
 void tcp_close(Tcp *c); /* at once */
 

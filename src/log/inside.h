@@ -15,8 +15,8 @@
  * claim in it, of which START_ROOM is the least. */
 #define RESTART_ROOM (8 * KIB)
 #define START_ROOM   (4 * KIB)
-#define SEALED_MANY 64 /* a snapshot is due then, however small they are: each restart seals one   \
-                        */
+/* A snapshot is due then, however small they are: each restart seals one. */
+#define SEALED_MANY   64
 #define ROOM_RETRY_NS NS_PER_S         /* after a full disk: how often to ask again */
 #define IDLE_PROOF_NS (50 * NS_PER_MS) /* the unproven tail is never older than this */
 

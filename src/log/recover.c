@@ -34,6 +34,8 @@ static int system_why(Buf *why, const char *what, int err)
     else if (err == ERR_PERMISSION)
         buf_puts(why, ". The data directory and all in it must belong to the user who runs the "
                       "server");
+    else if (err == ERR_UNSUPPORTED)
+        buf_puts(why, ". A newer version of headrace wrote it: run that one, or a newer one");
     return err;
 }
 
@@ -305,7 +307,13 @@ static int play_frame(Player *p, const SegmentItem *item)
     p->has_frames = true;
     if (!frame_counts(&f, frame_is_claim(&f), (const uint8_t *)item->frame.p, len, &p->at))
         return 0;
-    return p->covers || !p->r->frame ? 0 : p->r->frame(p->r->ctx, &f, item->frame);
+    err = p->covers || !p->r->frame ? 0 : p->r->frame(p->r->ctx, &f, item->frame);
+    if (err && p->why->len == 0) {
+        char where[LOG_NAME_LEN + 40];
+        snprintf(where, sizeof where, "%s, byte %" PRIu64 ": a record", p->name, item->offset);
+        return system_why(p->why, where, err);
+    }
+    return err;
 }
 
 static int play_segment(Player *p, SegmentReader *reader)

@@ -56,6 +56,11 @@ typedef struct Config {
         uint32_t idempotency_key_s; /* from the accept, and at least until the task is terminal */
     } retention;
     struct {
+        bool enabled;
+        uint64_t max_size, max_tasks; /* 0: no limit */
+        uint32_t max_age_s;
+    } history;
+    struct {
         uint64_t segment_bytes;
         SayLevel level;
         SayFormat format;

@@ -43,9 +43,10 @@ const Field config_fields[] = {
     {"limits", "submit_rate", KIND_RATE, AT(limits.submit_rate), 0, 1e9, "0",
      "Submits a second of one tenant; then 429 `rate_limited`. 0: no limit."},
     {"limits", "finished_max", KIND_U64, AT(limits.finished_max), 0, 1e9, "1000000",
-     "Finished tasks kept in memory; the oldest leave first and answer 410."},
+     "Finished tasks in memory. They wait there for the history view; more refuse submits with 503 "
+     "`log_stalled`. Without a history view the oldest leave and answer 410."},
     {"limits", "finished_bytes_max", KIND_SIZE, AT(limits.finished_bytes_max), 0, 1099511627776.0,
-     "1GiB", "Bytes of their inputs and outputs."},
+     "1GiB", "Bytes of their inputs and outputs, without a history view."},
     {"limits", "payload_memory", KIND_SIZE, AT(limits.payload_memory), 0, 17592186044416.0, "16MiB",
      "Inputs and outputs kept in memory; those of a longer backlog lie in files until they are "
      "needed."},
@@ -68,6 +69,15 @@ const Field config_fields[] = {
      "How long an uploaded file stays when no task refers to it."},
     {"retention", "idempotency_key", KIND_S, AT(retention.idempotency_key_s), 60, 365 * DAY_S,
      "24h", "How long an Idempotency-Key is remembered; at least until its task is finished."},
+
+    {"history", "enabled", KIND_BOOL, AT(history.enabled), 0, 0, "true",
+     "Keep finished tasks in `history.sqlite` instead of memory."},
+    {"history", "max_size", KIND_SIZE, AT(history.max_size), 0, 1e18, "16GiB",
+     "The size of that file; beyond it the tasks that finished first go. 0: no limit."},
+    {"history", "max_tasks", KIND_U64, AT(history.max_tasks), 0, 1e12, "0",
+     "Tasks in it; likewise. 0: no limit."},
+    {"history", "max_age", KIND_S, AT(history.max_age_s), 0, 3650 * DAY_S, "0",
+     "Tasks that finished longer ago go, whatever their own retention. 0: their own decides."},
 
     {"log", "segment_size", KIND_SIZE, AT(log.segment_bytes), 4096, 17179869184.0, "64MiB",
      "Size of a segment file of the task log."},

@@ -7,7 +7,8 @@
  *      (when it is ours), by the holder's own hello that no longer names it, or by time: nothing
  *      else.
  *  F3  A device is open to the scheduler exactly while its worker has a stream and is neither
- *      draining, cordoned nor suspected. */
+ *      draining, cordoned nor suspected, and it is not held for handing back whatever it gets.
+ *  F4  What a worker says of a model's memory counts for its own devices. */
 #include "node/inside.h"
 
 #include <stdio.h>
@@ -34,6 +35,8 @@ Fleet *fleet_new(Shard *s)
 static void device_free(Device *d)
 {
     if (!d) return;
+    for (uint32_t i = 0; i < d->models_len; i++) mem_free(d->models[i].problem);
+    mem_free(d->models);
     mem_free(d->residents);
     mem_free(d);
 }
@@ -43,6 +46,7 @@ static void worker_free(Worker *w)
     for (uint32_t i = 0; i < w->devices_len; i++) device_free(w->devices[i]);
     mem_free(w->devices);
     mem_free(w->models);
+    mem_free(w->refused);
     mem_free(w);
 }
 
@@ -103,11 +107,12 @@ ModelState *fleet_model_state(Fleet *f, Sym name, Sym version)
 
 void fleet_model_announce(Fleet *f, const ModelState *m)
 {
+    bool ordered;
     SchedModel sm = {.max_batch = MAX(m->max_batch, 1u),
                      .batch_delay_ms = m->batch_delay_ms,
                      .continuous = m->continuous,
-                     .memory_bytes = m->memory_bytes,
-                     .load_ns = m->load_ns};
+                     .load_ns = m->load_ns, /* memory: per device, F4 */
+                     .min_warm = fleet_min_warm(f, m, &ordered)};
     sched_model(f->shard->sched, m->name, m->version, &sm);
 }
 
@@ -236,11 +241,25 @@ void fleet_worker_send(Fleet *f, Worker *w, Str line, uint64_t hold_seq)
     if (w->stream) f->shard->out.worker_line(f->shard->out.ctx, str_from(w->id), line, hold_seq);
 }
 
+bool worker_keeps_away(const Worker *w)
+{
+    return !w->stream || w->draining || w->cordoned || w->suspected;
+}
+
 void fleet_open_devices(Fleet *f, Worker *w)
 {
-    bool open = w->stream && !w->draining && !w->cordoned && !w->suspected;
-    for (uint32_t i = 0; i < w->devices_len; i++)
-        sched_device_open(f->shard->sched, w->devices[i]->id, open); /* F3 */
+    bool open = !worker_keeps_away(w);
+    for (uint32_t i = 0; i < w->devices_len; i++) {
+        const Device *d = w->devices[i];
+        sched_device_open(f->shard->sched, d->id, open && !d->held_until_ns); /* F3 */
+    }
+}
+
+DeviceModel *device_model(const Device *d, Sym name, Sym version)
+{
+    for (uint32_t i = 0; i < d->models_len; i++)
+        if (d->models[i].name == name && d->models[i].version == version) return &d->models[i];
+    return NULL;
 }
 
 static void detach_devices(Fleet *f, Worker *w)
@@ -325,6 +344,8 @@ static bool take_model(Fleet *f, Worker *w, const WorkerModel *m, Buf *refused, 
         json_put_str(refused, m->version);
         buf_puts(refused, ",\"why\":\"other workers have it with another digest; "
                           "give it a new version\"}");
+        w->refused = mem_grow(w->refused, (w->refused_len + 1) * sizeof *w->refused);
+        w->refused[w->refused_len++] = (WorkerModelState){known->name, known->version, 0};
         return true;
     }
     if (differs)
@@ -341,11 +362,20 @@ static bool take_model(Fleet *f, Worker *w, const WorkerModel *m, Buf *refused, 
     state->continuous = m->continuous;
     state->batch_delay_ms = m->batch_delay_ms;
     state->memory_bytes = m->memory_bytes;
-    fleet_model_announce(f, state);
+    if (known)
+        fleet_model_announce(f, state);
+    else
+        fleet_announce_all(f, name); /* a new version may be the latest now */
     w->models = mem_grow(w->models, (w->models_len + 1) * sizeof *w->models);
     w->models[w->models_len++] = (WorkerModelState){name, version, m->max_batch};
-    for (uint32_t i = 0; i < w->devices_len; i++)
-        sched_device_can_run(s->sched, w->devices[i]->id, name, version, true);
+    for (uint32_t i = 0; i < w->devices_len; i++) {
+        Device *dev = w->devices[i];
+        dev->models = mem_grow(dev->models, (dev->models_len + 1) * sizeof *dev->models);
+        dev->models[dev->models_len++] = (DeviceModel){
+            .name = name, .version = version, .needs = m->memory_bytes};
+        sched_device_needs(s->sched, dev->id, name, version, m->memory_bytes); /* F4 */
+        sched_device_can_run(s->sched, dev->id, name, version, true);
+    }
     return true;
 }
 
@@ -447,7 +477,7 @@ static Worker *worker_for(Fleet *f, const WorkerHello *h)
         forget_former(f, w, h);
         if (w->leases_len) return NULL; /* the log refuses now */
         detach_devices(f, w);
-        w->models_len = 0;
+        w->models_len = w->refused_len = 0;
         return w;
     }
     Worker *namesake = fleet_worker_named(f, h->name);
@@ -620,6 +650,32 @@ bool fleet_freezes_leases(const Fleet *f, int64_t now)
     return f->panic_since_ns && now - f->panic_since_ns < 2 * core_limits(f->shard->core)->lease_ns;
 }
 
+/* What was closed for a while after a failure is tried again. */
+static void look_at_closed(Fleet *f, Worker *w, int64_t now)
+{
+    Sched *s = f->shard->sched;
+    for (uint32_t i = 0; i < w->devices_len; i++) {
+        Device *d = w->devices[i];
+        for (uint32_t k = 0; k < d->models_len; k++) {
+            DeviceModel *m = &d->models[k];
+            if (!m->retry_ns) continue;
+            if (now < m->retry_ns) {
+                f->next_look_ns = MIN(f->next_look_ns, m->retry_ns);
+                continue;
+            }
+            m->retry_ns = 0;
+            sched_device_can_run(s, d->id, m->name, m->version, true);
+        }
+        if (!d->held_until_ns) continue;
+        if (now < d->held_until_ns) {
+            f->next_look_ns = MIN(f->next_look_ns, d->held_until_ns);
+            continue;
+        }
+        d->held_until_ns = 0;
+        fleet_open_devices(f, w);
+    }
+}
+
 int64_t fleet_look(Fleet *f, int64_t now)
 {
     int64_t ping_ns = (int64_t)f->shard->options.ping_s * NS_PER_S;
@@ -632,6 +688,7 @@ int64_t fleet_look(Fleet *f, int64_t now)
                 fleet_worker_remove(f, w, FAIL_NONE, false);
             continue;
         }
+        look_at_closed(f, w, now);
         bool suspected = now - w->seen_ns > SUSPECT_PINGS * ping_ns;
         if (suspected != w->suspected) {
             w->suspected = suspected;
@@ -648,5 +705,6 @@ int64_t fleet_look(Fleet *f, int64_t now)
             fleet_worker_send(f, w, buf_str(&f->line), 0);
         }
     }
+    fleet_say_waits(f, now);
     return f->next_look_ns;
 }

@@ -1,4 +1,5 @@
 /* fleet_json.c: what the fleet looks like from outside: workers, models, queues, metrics. */
+#include "node/fleet.h"
 #include "node/inside.h"
 
 #include "wire/json.h"
@@ -16,9 +17,9 @@ static double seconds(int64_t ns)
 
 /* ---- workers ---- */
 
-static const char *standing(const Worker *w)
+const char *worker_standing(const Worker *w)
 {
-    if (!w->stream) return "disconnected";
+    if (!w->stream) return w->draining ? "drained" : "disconnected";
     if (w->draining) return "draining";
     if (w->cordoned) return "cordoned";
     return w->suspected ? "suspected" : "ready";
@@ -60,7 +61,7 @@ static void worker_json(Fleet *f, const Worker *w, Buf *b)
     buf_putc(b, ',');
     put_name(b, "region", str_from(w->region));
     buf_putc(b, ',');
-    put_name(b, "status", str_from(standing(w)));
+    put_name(b, "status", str_from(worker_standing(w)));
     buf_putc(b, ',');
     put_name(b, "runtime", str_from(w->runtime));
     buf_printf(b, ",\"pid\":%lld,\"models\":%u,\"running\":%u,\"connected_at\":", (long long)w->pid,
@@ -111,6 +112,18 @@ void fleet_workers_json(Fleet *f, Str only_id, Buf *ret)
 
 /* ---- models: members that the gateway puts behind its own ---- */
 
+/* What it takes where it takes least: one worker's word is not everybody's (F4). */
+static uint64_t model_needs(const Fleet *f, const ModelState *m)
+{
+    uint64_t least = UINT64_MAX;
+    for (uint32_t i = 0; i < f->devices_len; i++) {
+        const DeviceModel *dm = f->devices[i] ? device_model(f->devices[i], m->name, m->version)
+                                              : NULL;
+        if (dm) least = MIN(least, dm->needs);
+    }
+    return least == UINT64_MAX ? m->memory_bytes : least;
+}
+
 void fleet_model_json(Fleet *f, const ModelEntry *m, Buf *b)
 {
     const ModelState *st = fleet_model_find(f, m->name, m->version);
@@ -129,14 +142,18 @@ void fleet_model_json(Fleet *f, const ModelEntry *m, Buf *b)
                 buf_puts(b, first ? "{" : ",{");
                 first = false;
                 put_name(b, "worker", str_from(w->name));
-                buf_printf(b, ",\"device\":%u}", w->devices[i]->index);
+                buf_printf(b, ",\"device\":%u,\"memory_bytes\":%llu}", w->devices[i]->index,
+                           (unsigned long long)r->memory_bytes);
             }
     }
-    buf_printf(b, "],\"workers\":%u", able);
+    buf_printf(b, "],\"workers\":%u,\"schedulable\":%s", able,
+               sched_model_starts(f->shard->sched, m->name, m->version) ? "true" : "false");
+    fleet_reason_json(f, m->name, m->version, b);
     if (!st) return;
+    fleet_warm_json(f, st, b);
     buf_printf(b, ",\"max_batch\":%u,\"batch_delay_ms\":%u,\"continuous\":%s,\"memory_bytes\":%llu",
                st->max_batch, st->batch_delay_ms, st->continuous ? "true" : "false",
-               (unsigned long long)st->memory_bytes);
+               (unsigned long long)model_needs(f, st));
     if (st->load_ns) buf_printf(b, ",\"load_ms\":%.1f", (double)st->load_ns / 1e6);
     if (st->run_ns) buf_printf(b, ",\"run_ms\":%.3f", (double)st->run_ns / 1e6);
     buf_puts(b, ",\"unit_ms\":{");
@@ -204,11 +221,12 @@ void fleet_queues_json(Fleet *f, Buf *ret)
             buf_printf(ret, "%s\"%s\":%llu", k ? "," : "", task_class_name((TaskClass)k),
                        (unsigned long long)rows[i].ready[k]);
         }
-        buf_printf(ret,
-                   "},\"queued\":%llu,\"delayed\":%llu,\"running\":%llu,\"oldest_age_s\":%.3f}",
+        buf_printf(ret, "},\"queued\":%llu,\"delayed\":%llu,\"running\":%llu,\"oldest_age_s\":%.3f",
                    (unsigned long long)queued, (unsigned long long)rows[i].delayed,
                    (unsigned long long)rows[i].running,
                    rows[i].oldest_ns ? seconds(now - rows[i].oldest_ns) : 0.0);
+        if (queued) fleet_reason_json(f, rows[i].model, rows[i].version, ret);
+        buf_putc(ret, '}');
     }
     buf_putc(ret, ']');
     mem_free(rows);
@@ -225,7 +243,7 @@ QueueEstimate fleet_estimate(const Fleet *f, const Task *t)
     size_t devices = 0;
     LIST_FOR (w, &f->workers, Worker, in_fleet)
         if (w->stream) devices += w->devices_len;
-    if (m && m->run_ns && devices)
+    if (m && m->run_ns && devices && sched_model_starts(f->shard->sched, t->model, t->version))
         e.estimated_start_ns = shard_now_ns(f->shard) +
                                (int64_t)MIN((double)e.ahead * (double)m->run_ns /
                                                 (double)(devices * m->max_batch),
@@ -250,6 +268,47 @@ static void gauge(Buf *b, const char *name, const char *help, double v)
 {
     metric(b, name, "gauge", help);
     buf_printf(b, "headrace_%s %.9g\n", name, v);
+}
+
+static void put_blocked(Fleet *f, Buf *b)
+{
+    const Core *c = f->shard->core;
+    TableNode *n;
+    metric(b, "queue_blocked", "gauge", "Tasks that cannot start now, by model and reason.");
+    for (TableIter it = {0}; (n = table_each(&f->models, &it));) {
+        const ModelState *m = CONTAINER_OF(n, ModelState, by_name);
+        SchedStanding st;
+        sched_model_standing(f->shard->sched, m->name, m->version, &st);
+        if (!st.ready || st.starts) continue;
+        WaitReason why = fleet_why_waits(f, m->name, m->version, NULL);
+        buf_puts(b, "headrace_queue_blocked{model=");
+        json_put_str(b, core_sym(c, m->name));
+        buf_puts(b, ",version=");
+        json_put_str(b, core_sym(c, m->version));
+        buf_printf(b, ",reason=\"%s\"} %zu\n", wait_reason_name(why), st.ready);
+    }
+}
+
+static void put_device_label(const Device *d, const char *name, Buf *b)
+{
+    buf_printf(b, "headrace_%s{worker=", name);
+    json_put_str(b, str_from(d->worker->name));
+    buf_printf(b, ",device=\"%u\"", d->index);
+}
+
+static void put_memory(Fleet *f, Buf *b)
+{
+    metric(b, "device_memory_bytes", "gauge", "Memory for models on a device: all, and taken.");
+    for (uint32_t i = 0; i < f->devices_len; i++) {
+        const Device *d = f->devices[i];
+        if (!d) continue;
+        uint64_t taken = 0;
+        for (uint32_t k = 0; k < d->residents_len; k++) taken += d->residents[k].memory_bytes;
+        put_device_label(d, "device_memory_bytes", b);
+        buf_printf(b, ",kind=\"all\"} %llu\n", (unsigned long long)d->memory_bytes);
+        put_device_label(d, "device_memory_bytes", b);
+        buf_printf(b, ",kind=\"taken\"} %llu\n", (unsigned long long)taken);
+    }
 }
 
 void fleet_metrics(Fleet *f, Buf *b)
@@ -287,6 +346,8 @@ void fleet_metrics(Fleet *f, Buf *b)
         buf_printf(b, ",device=\"%u\",state=\"idle\"} %.3f\n", f->devices[i]->index,
                    seconds(st.idle_ns));
     }
+    put_memory(f, b);
+    put_blocked(f, b);
     LogStats log;
     log_stats(s->log, &log);
     counter(b, "log_commits_total", "Group commits.", log.commits);

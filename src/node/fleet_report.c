@@ -6,6 +6,16 @@
 
 #define TASK_LOG_MAX (64 * KIB)
 
+/* How long a device is closed to a model after its n-th failure to load it in a row: what lacked
+ * memory may lack it for long; a model that is broken is to fail its tasks before they are tired. */
+#define LOAD_RETRY_NS       NS_PER_S
+#define LOAD_RETRY_MAX_NS   (5 * NS_PER_S)
+#define MEMORY_RETRY_MAX_NS (60 * NS_PER_S)
+/* A device that hands back batch after batch is left alone for a while, longer each time. */
+#define HANDED_FREE   2
+#define HANDED_NS     (100 * NS_PER_MS)
+#define HANDED_MAX_NS (10 * NS_PER_S)
+
 static void average(int64_t *mean, int64_t sample)
 {
     *mean = *mean ? *mean + (sample - *mean) / 8 : sample;
@@ -32,10 +42,48 @@ static ReportAnswer settle(Fleet *f, Decision d, Buf *detail)
     return REPORT_FENCED;
 }
 
+/* first, doubled n − 1 times, at most `most`. */
+static int64_t doubled(int64_t first, uint32_t n, int64_t most)
+{
+    return MIN(first << MIN(n - 1, 20u), most);
+}
+
+/* The device did what it was asked to. */
+static void note_served(Fleet *f, const WorkerReport *r)
+{
+    const Lease *l = fleet_lease(f, r->lease.token);
+    if (l) l->device->handed_back = 0;
+}
+
+/* A worker may hand back what it holds, in its drain or when it was told to stop. One that does so
+ * with whatever it gets would be given it again and again. */
+static void note_handed_back(Fleet *f, const WorkerReport *r)
+{
+    const Lease *l = fleet_lease(f, r->lease.token);
+    const Task *t = core_task(f->shard->core, r->lease.task_no);
+    int64_t now = shard_now_ns(f->shard);
+    if (!l || !t || l->no != t->no || l->void_since_ns || l->worker->draining) return;
+    if (t->deadline_ns && now >= t->deadline_ns) return;
+    Device *d = l->device;
+    const DeviceModel *m = device_model(d, t->model, t->version);
+    if ((m && m->retry_ns) || t->run->batch == d->handed_batch) return;
+    d->handed_batch = t->run->batch;
+    if (++d->handed_back <= HANDED_FREE) return;
+    int64_t pause = doubled(HANDED_NS, d->handed_back - HANDED_FREE, HANDED_MAX_NS);
+    if (d->handed_back == HANDED_FREE + 1)
+        say_warn("worker %s hands back whatever it gets: new tasks for device %u are held for a "
+                 "while, longer each time",
+                 l->worker->name, d->index);
+    d->held_until_ns = now + pause;
+    f->next_look_ns = MIN(f->next_look_ns, d->held_until_ns);
+    fleet_open_devices(f, l->worker);
+}
+
 static ReportAnswer result(Fleet *f, Worker *w, const WorkerReport *r, Buf *detail)
 {
     Core *c = f->shard->core;
     const Task *t = core_task(c, r->lease.task_no);
+    note_served(f, r);
     if (t && t->run->token == r->lease.token) {
         ModelState *m = model_of(f, t);
         average(&m->run_ns, r->usage.run_ns);
@@ -64,6 +112,7 @@ static ReportAnswer error(Fleet *f, const WorkerReport *r, Buf *detail)
 {
     Shard *s = f->shard;
     const Task *t = core_task(s->core, r->lease.task_no);
+    note_served(f, r);
     if (t && t->run->token == r->lease.token) model_of(f, t)->failed++;
     if (crashed_in_company(f, t, r))
         return settle(f,
@@ -155,6 +204,54 @@ static void resident_set(Device *d, Sym name, Sym version,
     d->residents[d->residents_len++] = (Resident){name, version, r->load_ns, r->memory_bytes};
 }
 
+/* It is loaded there, and takes what it takes. */
+static void take_loaded(Fleet *f, Device *d, DeviceModel *dm, ModelState *m, const WorkerReport *r)
+{
+    average(&m->load_ns, r->load_ns);
+    if (r->max_batch) m->max_batch = MIN(r->max_batch, (uint32_t)SCHED_BATCH_MAX);
+    for (size_t i = 0; i < ARRAY_LEN(m->unit_ns); i++)
+        if (r->unit_ns[i]) m->unit_ns[i] = r->unit_ns[i];
+    mem_free(m->problem);
+    m->problem = NULL;
+    fleet_model_announce(f, m);
+    if (!dm) return;
+    mem_free(dm->problem);
+    dm->problem = NULL;
+    dm->failures = 0;
+    if (r->memory_bytes && r->memory_bytes != dm->needs) {
+        dm->measured = dm->measured || r->memory_bytes > dm->needs;
+        dm->needs = r->memory_bytes;
+    }
+    if (dm->retry_ns) sched_device_can_run(f->shard->sched, d->id, dm->name, dm->version, true);
+    dm->retry_ns = 0;
+    sched_device_needs(f->shard->sched, d->id, dm->name, dm->version, dm->needs); /* F4 */
+}
+
+/* Nothing of it goes there for a while; other devices may have more luck with it meanwhile. With
+ * memory_bytes it was for want of so much memory. */
+static void take_load_failed(Fleet *f, Device *d, DeviceModel *dm, ModelState *m,
+                             const WorkerReport *r)
+{
+    Shard *s = f->shard;
+    mem_free(m->problem);
+    m->problem = mem_dup(r->text.p, MIN(r->text.n, (size_t)TASK_MESSAGE_MAX));
+    say_warn("worker %s cannot load %.*s:%.*s: %s", d->worker->name, STR_ARG(r->model),
+             STR_ARG(r->version), m->problem);
+    if (!dm) return;
+    mem_free(dm->problem);
+    dm->problem = mem_dup(m->problem, strlen(m->problem));
+    if (r->memory_bytes > dm->needs) {
+        dm->needs = r->memory_bytes;
+        dm->measured = true;
+        sched_device_needs(s->sched, d->id, dm->name, dm->version, dm->needs);
+    }
+    int64_t most = r->memory_bytes ? MEMORY_RETRY_MAX_NS : LOAD_RETRY_MAX_NS;
+    dm->failures++;
+    dm->retry_ns = shard_now_ns(s) + doubled(LOAD_RETRY_NS, dm->failures, most);
+    f->next_look_ns = MIN(f->next_look_ns, dm->retry_ns);
+    sched_device_can_run(s->sched, d->id, dm->name, dm->version, false);
+}
+
 static ReportAnswer telemetry(Fleet *f, Worker *w, const WorkerReport *r, Buf *detail)
 {
     Shard *s = f->shard;
@@ -165,24 +262,12 @@ static ReportAnswer telemetry(Fleet *f, Worker *w, const WorkerReport *r, Buf *d
         return REPORT_INVALID;
     }
     ModelState *m = fleet_model_state(f, name, version);
+    DeviceModel *dm = device_model(d, name, version); /* NULL: it was refused */
     bool loaded = r->kind == REPORT_LOADED;
     resident_set(d, name, version, loaded ? r : NULL);
     sched_device_resident(s->sched, d->id, name, version, loaded);
-    if (loaded) {
-        average(&m->load_ns, r->load_ns);
-        if (r->memory_bytes) m->memory_bytes = r->memory_bytes;
-        if (r->max_batch) m->max_batch = MIN(r->max_batch, (uint32_t)SCHED_BATCH_MAX);
-        for (size_t i = 0; i < ARRAY_LEN(m->unit_ns); i++)
-            if (r->unit_ns[i]) m->unit_ns[i] = r->unit_ns[i];
-        mem_free(m->problem);
-        m->problem = NULL;
-        fleet_model_announce(f, m);
-    } else if (r->kind == REPORT_LOAD_FAILED) {
-        mem_free(m->problem);
-        m->problem = mem_dup(r->text.p, MIN(r->text.n, (size_t)TASK_MESSAGE_MAX));
-        say_warn("worker %s cannot load %.*s:%.*s: %s", w->name, STR_ARG(r->model),
-                 STR_ARG(r->version), m->problem);
-    }
+    if (loaded) take_loaded(f, d, dm, m, r);
+    if (r->kind == REPORT_LOAD_FAILED) take_load_failed(f, d, dm, m, r);
     return REPORT_ACCEPTED;
 }
 
@@ -211,6 +296,7 @@ ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *d
     case REPORT_ERROR:
         return error(f, r, detail);
     case REPORT_RELEASED:
+        note_handed_back(f, r);
         return settle(f,
                       core_release(s->core, r->lease.task_no, r->lease.token, FAIL_NONE, false,
                                    r->usage, w->seen_ns, &s->builder),

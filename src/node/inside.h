@@ -42,6 +42,15 @@ typedef struct {
     uint64_t memory_bytes;
 } Resident;
 
+typedef struct { /* a model of its worker's on a device */
+    Sym name, version;
+    uint64_t needs;    /* memory: what the worker declares, or has measured */
+    bool measured;     /* it is more than was declared */
+    uint32_t failures; /* to load it, in a row */
+    int64_t retry_ns;  /* closed to it until then; 0: it is not */
+    char *problem;     /* why the last load failed; owned; NULL: it did not */
+} DeviceModel;
+
 typedef struct {
     Worker *worker;
     SchedDeviceId id;
@@ -53,6 +62,11 @@ typedef struct {
     uint64_t finished_total;
     Resident *residents;
     uint32_t residents_len;
+    DeviceModel *models;
+    uint32_t models_len;
+    uint32_t handed_back;  /* batches handed back in a row, without a reason */
+    uint64_t handed_batch; /* the last one of those */
+    int64_t held_until_ns; /* closed until then, as it hands back whatever it gets; 0: it is not */
 } Device;
 
 typedef struct { /* a worker holds a task: the volatile side of a live token */
@@ -80,8 +94,8 @@ struct Worker {
     int64_t pinged_ns;
     Device **devices;
     uint32_t devices_len;
-    WorkerModelState *models;
-    uint32_t models_len;
+    WorkerModelState *models, *refused; /* refused: it has them with another digest */
+    uint32_t models_len, refused_len;
     List leases;
     uint32_t leases_len;
 };
@@ -92,11 +106,14 @@ typedef struct { /* learnt about a model */
     uint32_t max_batch;
     bool continuous;
     uint32_t batch_delay_ms;
-    uint64_t memory_bytes;
+    uint64_t memory_bytes;   /* as the last hello declared it; what counts is DeviceModel.needs */
+    uint32_t min_warm;       /* of its model.yaml */
     int64_t load_ns, run_ns; /* moving averages; 0: unknown */
     int64_t unit_ns[9];
     uint64_t succeeded, failed;
-    char *problem; /* the latest load failure; owned */
+    char *problem;          /* the latest load failure; owned */
+    int64_t stuck_since_ns; /* tasks wait that cannot start; 0: none do */
+    int said;               /* the WaitReason that was said of them */
 } ModelState;
 
 typedef struct
@@ -151,6 +168,17 @@ void fleet_worker_send(Fleet *f, Worker *w, Str line, uint64_t hold_seq);
 void fleet_worker_remove(Fleet *f, Worker *w, FailCode cause, bool burn);
 /* Ends a lease from our side. */
 void fleet_release(Fleet *f, uint64_t no, uint64_t token, FailCode cause, bool burn);
+
+DeviceModel *device_model(const Device *d, Sym name, Sym version); /* NULL: it does not have it */
+const char *worker_standing(const Worker *w); /* "ready", "cordoned", "disconnected" … */
+bool worker_keeps_away(const Worker *w);      /* its devices take no new work */
+
+/* fleet_why.c, fleet_warm.c; more in fleet.h */
+void fleet_say_waits(Fleet *f, int64_t now);
+/* On how many devices the model is to be loaded, and whether that is an operator's order. */
+uint32_t fleet_min_warm(const Fleet *f, const ModelState *m, bool *ret_ordered);
+void fleet_announce_all(Fleet *f, Sym name); /* every version */
+void fleet_warm_json(const Fleet *f, const ModelState *m, Buf *b);
 
 /* Told by the core. */
 void fleet_slot_freed(Fleet *f, Task *t, uint64_t token, int64_t device_ns);

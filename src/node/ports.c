@@ -129,7 +129,19 @@ static void p_task_log(void *ctx, uint64_t task_no, Buf *ret)
 
 static void p_metrics(void *ctx, Buf *ret)
 {
+    const Archive *a = ((PortsContext *)ctx)->archive;
     fleet_metrics(fleet(ctx), ret);
+    if (a) archive_metrics(a, ret);
+}
+
+static void p_past(void *ctx, PastQuery *q)
+{
+    archive_query(((PortsContext *)ctx)->archive, q);
+}
+
+static bool p_past_file_is_known(void *ctx, Str id)
+{
+    return archive_file_is_known(((PortsContext *)ctx)->archive, id);
 }
 
 static bool p_ready(void *ctx, Buf *why_not)
@@ -167,5 +179,7 @@ void ports_fill(GatewayPorts *ret, PortsContext *ctx)
         .task_log = p_task_log,
         .metrics = p_metrics,
         .ready = p_ready,
+        .past = ctx->archive ? p_past : NULL,
+        .past_file_is_known = ctx->archive ? p_past_file_is_known : NULL,
     };
 }

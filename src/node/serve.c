@@ -22,6 +22,7 @@
 #include "node/supervise.h"
 
 #define HOUSEKEEPING_MS  1000
+#define STALL_NS         (2 * NS_PER_MS)
 #define HURRY_MS         3000 /* after a second signal */
 #define GATEWAY_DRAIN_MS 5000
 #define READY_WAIT_MS    30000 /* then serve without the local workers */
@@ -43,6 +44,8 @@ typedef struct {
     Gateway *gateway;
     Supervisor *supervisor;
     Fold *fold;
+    Archive *archive;
+    uv_async_t history_event;
     GatewayPorts ports;
     PortsContext ports_ctx;
     char key_file[4096];
@@ -157,10 +160,13 @@ static void on_wake(uv_timer_t *t)
 
 static void turn(Server *s)
 {
+    bool stalled = gateway_go_on(s->gateway);
     int64_t next = shard_step(s->shard);
+    if (s->archive) archive_step(s->archive);
     if (shard_take_dirty(s->shard)) log_thread_wake(s->log_thread);
     look_if_ready(s);
     int64_t now = shard_now_ns(s->shard);
+    if (stalled) next = MIN(next, now + STALL_NS);
     if (next == INT64_MAX) {
         uv_timer_stop(&s->wake);
         return;
@@ -320,6 +326,7 @@ static void core_limits_of(const Config *c, CoreLimits *l)
     core_limits_default(l);
     l->queued_max = c->limits.queue_max;
     l->tenant_queued_max = c->limits.tenant_queued_max;
+    l->history = c->history.enabled;
     l->finished_max = c->limits.finished_max;
     l->finished_bytes_max = c->limits.finished_bytes_max;
     l->payload_memory_max = c->limits.payload_memory;
@@ -407,6 +414,40 @@ static void share_descriptors(const Config *c, GatewayOptions *o)
                                                       : TRANSFERS_MIN);
 }
 
+/* ---- the history view ---- */
+
+static void wake_history(void *ctx)
+{
+    uv_async_send(&((Server *)ctx)->history_event);
+}
+
+static void on_history_event(uv_async_t *a)
+{
+    (void)a; /* the turn itself follows in on_check */
+}
+
+static void on_history_file_gone(void *ctx, Str id)
+{
+    gateway_file_gone(((Server *)ctx)->gateway, id);
+}
+
+static int open_history(Server *s, Buf *why)
+{
+    const Config *c = s->config;
+    if (!c->history.enabled) return 0;
+    char *path = path_in(c->data_dir, "history.sqlite");
+    ArchiveOptions o = {.path = path,
+                        .limits = {.max_age_ns = (int64_t)c->history.max_age_s * NS_PER_S,
+                                   .max_bytes = c->history.max_size,
+                                   .max_rows = c->history.max_tasks},
+                        .wake = wake_history,
+                        .file_gone = on_history_file_gone,
+                        .ctx = s};
+    int err = archive_open(s->shard, &o, &s->archive, why);
+    mem_free(path);
+    return err;
+}
+
 static int open_gateway(Server *s, Buf *why)
 {
     const Config *c = s->config;
@@ -425,7 +466,8 @@ static int open_gateway(Server *s, Buf *why)
     o.header_timeout_ms = c->timeouts.header_ms;
     o.tenant_rate = c->limits.submit_rate;
     o.ping_s = c->timeouts.ping_s;
-    s->ports_ctx = (PortsContext){.shard = s->shard, .ready = ready, .ready_ctx = s};
+    s->ports_ctx = (PortsContext){
+        .shard = s->shard, .archive = s->archive, .ready = ready, .ready_ctx = s};
     ports_fill(&s->ports, &s->ports_ctx);
     int err = worker_key(s, &o.worker_key);
     if (!err) err = gateway_open(&s->loop, &o, &s->ports, &s->gateway, why);
@@ -467,6 +509,7 @@ int node_serve(const Config *config)
     signal(SIGPIPE, SIG_IGN);
     CHECK(uv_loop_init(&s->loop) == 0);
     CHECK(uv_async_init(&s->loop, &s->log_event, on_log_event) == 0);
+    CHECK(uv_async_init(&s->loop, &s->history_event, on_history_event) == 0);
     s->log_event.data = s;
     s->endpoint = path_in(config->data_dir, "endpoint");
     int err = open_shard(s, &why);
@@ -474,7 +517,9 @@ int node_serve(const Config *config)
         buf_printf(&why, " (data directory: %s)", config->data_dir);
     if (!err) {
         unlink(s->endpoint); /* of a former run that was killed */
-        err = open_gateway(s, &why);
+        err = open_history(s, &why);
+        if (!err) err = open_gateway(s, &why);
+        if (!err && s->archive) err = archive_start(s->archive);
     }
     if (!err) err = log_thread_start(shard_log(s->shard), on_durable, on_failed, s, &s->log_thread);
     if (err) {
@@ -494,7 +539,9 @@ int node_serve(const Config *config)
     while (s->phase != ENDING) uv_run(&s->loop, UV_RUN_ONCE);
     log_thread_stop(s->log_thread);
     fold_end(s->fold);
+    archive_close(s->archive);
     uv_close((uv_handle_t *)&s->log_event, NULL);
+    uv_close((uv_handle_t *)&s->history_event, NULL);
     uv_run(&s->loop, UV_RUN_DEFAULT);
     gateway_free(s->gateway);
     supervisor_free(s->supervisor);

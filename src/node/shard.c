@@ -233,6 +233,16 @@ static void refusal(Decision *d, Code code, uint32_t retry_after_ms, const char 
     snprintf(d->detail, sizeof d->detail, "%s", detail);
 }
 
+/* Settled tasks wait in memory for the history view: not without a bound. */
+static bool history_is_behind(const Shard *s)
+{
+    const CoreLimits *l = core_limits(s->core);
+    if (!l->history) return false;
+    uint64_t n = 0;
+    for (int st = TASK_SUCCEEDED; st < TASK_STATES; st++) n += core_count(s->core, (TaskState)st);
+    return n > l->finished_max;
+}
+
 Decision shard_accepting(const Shard *s)
 {
     Decision d = {.code = CODE_OK};
@@ -242,6 +252,10 @@ Decision shard_accepting(const Shard *s)
         refusal(&d, CODE_NO_LEADER, 5000, "the server is shutting down; try again");
     else if (stalled(s))
         refusal(&d, CODE_LOG_STALLED, 1000, "the log is slow: its oldest record is not synced yet");
+    else if (history_is_behind(s))
+        refusal(
+            &d, CODE_LOG_STALLED, 1000,
+            "the history view is too far behind; tasks are accepted again when it has caught up");
     else if (s->full_until_ns > shard_now_ns(s))
         refusal(&d, CODE_DISK_FULL, 2000,
                 "the disk is full; tasks are accepted again when there is space");
@@ -319,6 +333,12 @@ Decision shard_put_file(Shard *s, Str id, Str tenant, uint64_t size, const Sha25
 Decision shard_delete_file(Shard *s, uint64_t file_no)
 {
     return finish(s, core_delete_file(s->core, file_no, &s->builder), true);
+}
+
+Decision shard_history(Shard *s, uint64_t settled_seq)
+{
+    core_history(s->core, settled_seq, &s->builder);
+    return finish(s, (Decision){.code = CODE_OK}, true);
 }
 
 Decision shard_pause_model(Shard *s, Str name, bool paused)

@@ -79,6 +79,7 @@ Decision shard_forget(Shard *s, uint64_t no);
 Decision shard_put_file(Shard *s, Str id, Str tenant, uint64_t size, const Sha256 *sha256, Str name,
                         Str type, uint64_t owner_task);
 Decision shard_delete_file(Shard *s, uint64_t file_no);
+Decision shard_history(Shard *s, uint64_t settled_seq); /* core_history */
 Decision shard_pause_model(Shard *s, Str name, bool paused);
 
 /* ---- the fleet ---- */

@@ -10,13 +10,17 @@
  *     exactly if g.model.claim is their fit. bound = CLASSES while there is no claim. In the heaps,
  *     a fit whose device is claimed for another model comes behind all with a higher bound, so if
  *     the first is not open to a class, none is.
- * D5  busy_ns + idle_ns = booked_ns − the time it was added; idle_with_work_ns ≤ idle_ns. */
+ * D5  busy_ns + idle_ns = booked_ns − the time it was added; idle_with_work_ns ≤ idle_ns.
+ * D6  A fit is warm while it is resident, able, and its device open; model.warm counts those.
+ * D7  A warm fit is kept while its model has no more of them than its min_warm. What is not kept is
+ *     evicted before any that is. */
 #include "sched/inner.h"
 
 /* Order: joinable ones by what runs there already; idle ones: resident, then those that must load,
- * first where there is room, then where little is held. */
+ * first where there is room, then where what is kept may stay, then where little is held. */
 #define FREE_CLAIMED (INT64_C(1) << 48)
 #define FREE_SWAP    (INT64_C(1) << 40)
+#define FREE_KEPT    (INT64_C(1) << 36)
 #define FREE_EVICT   (INT64_C(1) << 32)
 
 #define LOAD_GUESS_NS NS_PER_S
@@ -39,23 +43,39 @@ Fit *fit_of(Device *d, Model *m)
     return f;
 }
 
+uint64_t fit_needs(const Fit *f)
+{
+    return f->needs ? f->needs : f->model->is.memory_bytes;
+}
+
 void fit_refresh(Sched *s, Fit *f)
 {
     uint64_t have = f->device->memory_bytes;
-    bool able = f->can && (!have || f->model->is.memory_bytes <= have);
+    bool able = f->can && (!have || fit_needs(f) <= have);
     if (able == f->able) return;
     f->able = able; /* keeps D1 */
     f->model->able += able ? 1 : (size_t)-1;
     model_serve(s, f->model);
 }
 
-static uint64_t memory_used(const Device *d)
+static bool model_kept(const Model *m)
 {
+    return m->is.min_warm && m->warm <= m->is.min_warm;
+}
+
+bool fit_kept(const Fit *f)
+{
+    return f->warm && model_kept(f->model);
+}
+
+uint64_t device_room(const Device *d, bool all_gone_but_kept)
+{
+    if (!d->memory_bytes) return UINT64_MAX;
     uint64_t used = 0;
     LIST_FOR (f, &d->fits, Fit, in_device) {
-        if (f->resident) used += f->model->is.memory_bytes;
+        if (f->resident && (!all_gone_but_kept || fit_kept(f))) used += fit_needs(f);
     }
-    return used;
+    return d->memory_bytes - MIN(used, d->memory_bytes);
 }
 
 static void fit_place(Fit *f, Heap *where, int64_t cost)
@@ -65,9 +85,21 @@ static void fit_place(Fit *f, Heap *where, int64_t cost)
     if (where) heap_set(where, &f->free, cost, f->device->id);
 }
 
-void device_place(Sched *s, Device *d)
+/* Counts f among its model's warm ones, or not; true: others of the model are kept now that were
+ * not, or the reverse. */
+static bool fit_count(Fit *f)
 {
-    uint64_t used = memory_used(d);
+    Model *m = f->model;
+    bool warm = f->resident && f->able && f->device->open, kept = model_kept(m);
+    if (warm == f->warm) return false;
+    f->warm = warm; /* keeps D6 */
+    m->warm += warm ? 1 : (size_t)-1;
+    return model_kept(m) != kept;
+}
+
+static void place(Sched *s, Device *d)
+{
+    uint64_t room = device_room(d, false), room_but_kept = device_room(d, true);
     int64_t residents = 0;
     LIST_FOR (f, &d->fits, Fit, in_device) residents += f->resident;
     LIST_FOR (f, &d->fits, Fit, in_device) {
@@ -76,13 +108,30 @@ void device_place(Sched *s, Device *d)
         bool joins = d->runs == f->model && m->continuous && d->running < m->max_batch && !d->solo;
         int64_t cost = (int64_t)d->running;
         if (!f->resident && !d->running) {
-            bool evict = d->memory_bytes && used + m->memory_bytes > d->memory_bytes;
-            cost = FREE_SWAP + (evict ? FREE_EVICT : 0) + residents;
+            cost = FREE_SWAP + residents;
+            if (fit_needs(f) > room) cost += FREE_EVICT;
+            if (fit_needs(f) > room_but_kept) cost += FREE_KEPT;
         }
         if (d->claim && d->claim->model != f->model) cost += (CLASSES - d->bound) * FREE_CLAIMED;
         Heap *where = !d->running ? &f->model->idle : joins ? &f->model->joinable : NULL;
         fit_place(f, d->open && f->able ? where : NULL, cost); /* keeps D2 */
     }
+}
+
+static void model_replace(Sched *s, Model *m)
+{
+    LIST_FOR (f, &m->fits, Fit, in_model) {
+        s->steps++;
+        if (f->resident) place(s, f->device);
+    }
+}
+
+void device_place(Sched *s, Device *d)
+{
+    LIST_FOR (f, &d->fits, Fit, in_device) {
+        if (fit_count(f)) model_replace(s, f->model);
+    }
+    place(s, d);
 }
 
 void device_book(Device *d, int64_t now_ns)
@@ -105,7 +154,7 @@ static void fit_value(Fit *f)
 {
     const SchedModel *m = &f->model->is;
     double load = (double)(m->load_ns > 0 ? m->load_ns : LOAD_GUESS_NS);
-    double size = (double)MAX(m->memory_bytes, MIB);
+    double size = (double)MAX(fit_needs(f), MIB);
     f->value = f->device->floor + f->uses * load / size;
 }
 
@@ -124,6 +173,12 @@ void fit_evict(Sched *s, Fit *f)
     device_place(s, f->device);
 }
 
+void fit_load(Sched *s, Fit *f)
+{
+    fit_reside(f, true);
+    device_place(s, f->device);
+}
+
 void fit_run(Fit *f, size_t tasks, bool solo, int64_t now_ns)
 {
     Device *d = f->device;
@@ -139,13 +194,17 @@ void fit_run(Fit *f, size_t tasks, bool solo, int64_t now_ns)
     d->solo |= solo;
 }
 
-Fit *device_victim(const Device *d, const Model *need)
+Fit *device_victim(const Fit *need)
 {
-    if (!d->memory_bytes || memory_used(d) + need->is.memory_bytes <= d->memory_bytes) return NULL;
+    const Device *d = need->device;
+    if (fit_needs(need) <= device_room(d, false)) return NULL;
     CHECK(d->running == 0); /* D3 */
     Fit *least = NULL;
     LIST_FOR (f, &d->fits, Fit, in_device) {
-        if (f->resident && (!least || f->value < least->value)) least = f;
+        if (!f->resident) continue;
+        bool kept = fit_kept(f), least_kept = least && fit_kept(least); /* keeps D7 */
+        if (!least || (least_kept && !kept) || (kept == least_kept && f->value < least->value))
+            least = f;
     }
     CHECK(least); /* by D1 an empty device has room */
     return least;
@@ -182,6 +241,7 @@ void device_slot_free(Sched *s, Device *d, int64_t now_ns)
     if (--d->running == 0) {
         d->runs = NULL;
         d->solo = false;
+        d->freed_ns = now_ns;
     }
     device_place(s, d);
 }
@@ -190,12 +250,15 @@ void device_free(Sched *s, Device *d)
 {
     device_unclaim(s, d);
     LIST_FOR (f, &d->fits, Fit, in_device) {
-        f->can = false;
+        Model *m = f->model;
+        f->can = f->resident = false;
         fit_place(f, NULL, 0);
         fit_refresh(s, f);
+        bool others = fit_count(f);
         list_del(&f->in_model);
         list_del(&f->in_device);
         mem_free(f);
+        if (others) model_replace(s, m);
     }
     list_del(&d->held);
     s->devices[d->id] = NULL;
@@ -217,7 +280,7 @@ void sched_device_add(Sched *s, SchedDeviceId id, const SchedDevice *info, int64
     d->id = id;
     d->serial = ++s->serial;
     d->memory_bytes = info->memory_bytes;
-    d->booked_ns = now_ns;
+    d->booked_ns = d->freed_ns = now_ns;
     list_init(&d->fits);
     list_init(&d->held);
     list_init(&d->claimed);
@@ -258,6 +321,17 @@ void sched_device_resident(Sched *s, SchedDeviceId id, Sym name, Sym version, bo
     Fit *f = fit_of(d, model_of(s, name, version));
     if (f->resident == resident) return;
     fit_reside(f, resident);
+    device_place(s, d);
+}
+
+void sched_device_needs(Sched *s, SchedDeviceId id, Sym name, Sym version, uint64_t memory_bytes)
+{
+    Device *d = device_of(s, id);
+    CHECK(d);
+    Fit *f = fit_of(d, model_of(s, name, version));
+    if (f->needs == memory_bytes) return;
+    f->needs = memory_bytes;
+    fit_refresh(s, f);
     device_place(s, d);
 }
 

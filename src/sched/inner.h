@@ -102,14 +102,17 @@ struct Model {
     double cost_ns;      /* mean device time of a task, learnt; 0: nothing yet */
     size_t ready, solo;  /* tasks in all its groups; those of them that are solo */
     size_t able;         /* fits that are able */
+    size_t warm;         /* fits that are warm: D6 */
+    List warming;        /* in Sched.warming while is.min_warm > 0 */
     Group groups[CLASSES];
     List fits;
     Heap idle, joinable; /* of Fit: where its tasks could start now, best first */
     struct Fit *claim;   /* on the device that is kept for it, NULL: none */
 };
 
-Model *model_of(Sched *s, Sym name, Sym version); /* made when new */
-void model_serve(Sched *s, Model *m);             /* after a change of paused or able */
+Model *model_of(Sched *s, Sym name, Sym version);               /* made when new */
+const Model *model_find(const Sched *s, Sym name, Sym version); /* NULL: unknown */
+void model_serve(Sched *s, Model *m); /* after a change of paused or able */
 int64_t model_cost(const Model *m);
 void ready_add(Sched *s, Task *t);
 void ready_del(Sched *s, Task *t);
@@ -123,11 +126,12 @@ void group_refresh(Group *g); /* after a batch was taken: since_ns from those no
 typedef struct Fit {
     Model *model;
     Device *device;
-    bool can, able; /* able: can, and the model fits into the device's memory at all */
-    bool resident;
-    double uses, value; /* GreedyDual, while resident */
-    Heap *where;        /* its model's idle or joinable while it is in there, else NULL */
-    HeapNode free;      /* in *where: (bound of a claim, cost of starting there, device) */
+    bool can, able;      /* able: can, and the model fits into the device's memory at all */
+    bool resident, warm; /* warm: D6 */
+    uint64_t needs;      /* memory it takes here; 0: as the model says */
+    double uses, value;  /* GreedyDual, while resident */
+    Heap *where;         /* its model's idle or joinable while it is in there, else NULL */
+    HeapNode free;       /* in *where: (bound of a claim, cost of starting there, device) */
     List in_model, in_device;
 } Fit;
 
@@ -141,6 +145,7 @@ struct Device {
     bool solo;         /* until it is idle again: a solo task runs, so nothing joins */
     Model *runs;       /* while running > 0; NULL: several (after a takeover) */
     double floor;      /* GreedyDual's L: value of what was evicted last */
+    int64_t freed_ns;  /* when it became idle; while it is */
     int64_t booked_ns; /* the ledger is right up to here */
     int64_t busy_ns, idle_ns, idle_with_work_ns;
     List held;    /* in Sched.held: idle, and the last sched_next kept work back from it */
@@ -157,7 +162,12 @@ void fit_run(Fit *f, size_t tasks, bool solo, int64_t now_ns);
 void device_place(Sched *s, Device *d); /* after any change of open, running, residency */
 void device_book(Device *d, int64_t now_ns);
 void device_slot_free(Sched *s, Device *d, int64_t now_ns);
-Fit *device_victim(const Device *d, const Model *need);   /* NULL: there is room for need */
+bool fit_kept(const Fit *f); /* resident, and not to spare: D7 */
+uint64_t fit_needs(const Fit *f);
+/* Memory of d when all that is not resident and kept were gone; UINT64_MAX: no limit known. */
+uint64_t device_room(const Device *d, bool all_gone_but_kept);
+void fit_load(Sched *s, Fit *f);
+Fit *device_victim(const Fit *need);                      /* NULL: there is room for it there */
 void device_claim(Sched *s, Fit *f, Group *g, int bound); /* instead of any claim there was */
 void device_unclaim(Sched *s, Device *d);                 /* no-op when there is none */
 void device_free(Sched *s, Device *d);
@@ -182,6 +192,7 @@ struct Sched {
     uint64_t serial;
     size_t ready;
     List held, claimed; /* devices */
+    List warming;       /* models that are to be kept warm */
     uint64_t steps;     /* work done so far, counted: for the tests of cost */
 };
 

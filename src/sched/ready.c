@@ -28,19 +28,31 @@ static bool name_paused(const Sched *s, Sym name)
     return false;
 }
 
-Model *model_of(Sched *s, Sym name, Sym version)
+static uint64_t model_hash(Sym name, Sym version)
 {
-    uint64_t hash = hash_u64((uint64_t)name << 32 | version);
-    for (TableNode *n = table_first(&s->models, hash); n; n = table_next(n)) {
+    return hash_u64((uint64_t)name << 32 | version);
+}
+
+const Model *model_find(const Sched *s, Sym name, Sym version)
+{
+    for (TableNode *n = table_first(&s->models, model_hash(name, version)); n; n = table_next(n)) {
         Model *m = CONTAINER_OF(n, Model, node);
         if (m->name == name && m->version == version) return m;
     }
+    return NULL;
+}
+
+Model *model_of(Sched *s, Sym name, Sym version)
+{
+    const Model *known = model_find(s, name, version);
+    if (known) return (Model *)known;
     Model *m = mem_new(sizeof *m);
     m->name = name;
     m->version = version;
     m->is.max_batch = 1;
     m->paused = name_paused(s, name);
     list_init(&m->fits);
+    list_init(&m->warming);
     for (int c = 0; c < CLASSES; c++) {
         Group *g = &m->groups[c];
         g->model = m;
@@ -49,7 +61,7 @@ Model *model_of(Sched *s, Sym name, Sym version)
         list_init(&g->line_list);
         list_init(&g->served);
     }
-    table_add(&s->models, &m->node, hash);
+    table_add(&s->models, &m->node, model_hash(name, version));
     return m;
 }
 

@@ -31,10 +31,16 @@
  *     A device goes to the claim with the lowest bound, and a model has one claim at a time:
  *     waiting work drains one device, not all. The claim lasts until its model starts anything
  *     anywhere, its group has nothing that may start, or the device is no longer open and able;
- *     what comes meanwhile does not undo it, or the wait would begin anew. */
+ *     what comes meanwhile does not undo it, or the wait would begin anew.
+ * P7  When nothing can start, a model that is warm on fewer devices than its min_warm is loaded on
+ *     an idle one that is not claimed and where nothing is held: at once where there is room, first
+ *     where little is held; else where room can be made without evicting what is kept, once the
+ *     device has been idle for max(2 × load, 1 s), so that work which comes now and then does not
+ *     meet a swap every time. Work goes before warmth: a task may evict even what is kept. */
 #include "sched/inner.h"
 
 #define STARVE_MIN_NS (100 * NS_PER_MS)
+#define WARM_IDLE_NS  NS_PER_S
 #define COST_ALPHA    0.125 /* weight of the newest measurement */
 #define WEIGHT_MIN    1e-2  /* virtual time cannot overflow: 2^63 ns x 1e-2 = 3 device years */
 #define WEIGHT_MAX    1e6
@@ -45,6 +51,7 @@ Sched *sched_new(void)
     for (int c = 0; c < CLASSES; c++) list_init(&s->classes[c].groups);
     list_init(&s->held);
     list_init(&s->claimed);
+    list_init(&s->warming);
     return s;
 }
 
@@ -88,6 +95,8 @@ void sched_model(Sched *s, Sym name, Sym version, const SchedModel *is)
     CHECK(is->max_batch >= 1);
     Model *m = model_of(s, name, version);
     m->is = *is;
+    list_del(&m->warming);
+    if (is->min_warm) list_push_back(&s->warming, &m->warming);
     LIST_FOR (f, &m->fits, Fit, in_model) {
         fit_refresh(s, f);
         device_place(s, f->device);
@@ -373,6 +382,71 @@ static void run(Sched *s, Fit *f, int64_t now_ns, SchedDecision *ret)
     if (m->claim) device_unclaim(s, m->claim->device);
 }
 
+static void unload(Sched *s, Fit *victim, SchedDecision *ret)
+{
+    ret->act = SCHED_UNLOAD;
+    ret->device = victim->device->id;
+    ret->model = victim->model->name;
+    ret->version = victim->model->version;
+    fit_evict(s, victim);
+}
+
+/* Where m, which is not warm enough, is to be loaded now; NULL: nowhere. */
+static Fit *warm_fit(Sched *s, const Model *m, int64_t now_ns, int64_t *wake_ns)
+{
+    Fit *best = NULL;
+    size_t least = SIZE_MAX;
+    bool best_room = false;
+    LIST_FOR (f, &m->fits, Fit, in_model) {
+        const Device *d = f->device;
+        s->steps++;
+        if (!d->open || !f->able || f->resident || d->running || d->claim || device_held(d))
+            continue;
+        bool room = fit_needs(f) <= device_room(d, false);
+        if (!room) {
+            int64_t at = d->freed_ns + MAX(2 * m->is.load_ns, WARM_IDLE_NS);
+            if (fit_needs(f) > device_room(d, true)) continue; /* keeps D7 */
+            if (at > now_ns) {
+                *wake_ns = MIN(*wake_ns, at);
+                continue;
+            }
+        }
+        size_t residents = 0;
+        LIST_FOR (other, &d->fits, Fit, in_device) residents += other->resident;
+        if (best && (room != best_room
+                         ? best_room
+                         : residents > least || (residents == least && d->id > best->device->id)))
+            continue;
+        best = f;
+        best_room = room;
+        least = residents;
+    }
+    return best;
+}
+
+/* Keeps P7. False: there is nothing to do for it. */
+static bool warm_next(Sched *s, int64_t now_ns, SchedDecision *ret, int64_t *wake_ns)
+{
+    LIST_FOR (m, &s->warming, Model, warming) {
+        s->steps++;
+        if (m->paused || m->warm >= m->is.min_warm) continue;
+        Fit *f = warm_fit(s, m, now_ns, wake_ns);
+        if (!f) continue;
+        Fit *victim = device_victim(f);
+        if (victim) {
+            unload(s, victim, ret);
+            return true;
+        }
+        ret->act = SCHED_LOAD;
+        ret->device = f->device->id;
+        ret->model = m->name;
+        ret->version = m->version;
+        fit_load(s, f);
+        return true;
+    }
+    return false;
+}
+
 void sched_next(Sched *s, int64_t now_ns, SchedDecision *ret, int64_t *ret_wake_ns)
 {
     int64_t wake_ns = INT64_MAX;
@@ -394,22 +468,38 @@ void sched_next(Sched *s, int64_t now_ns, SchedDecision *ret, int64_t *ret_wake_
             if (fit_open_to(f, c)) break;
         }
         if (!g) continue;
-        Fit *victim = needs_swap(f) ? device_victim(f->device, g->model) : NULL;
-        if (!victim) {
+        Fit *victim = needs_swap(f) ? device_victim(f) : NULL;
+        if (victim)
+            unload(s, victim, ret);
+        else
             run(s, f, now_ns, ret);
-            return;
-        }
-        ret->act = SCHED_UNLOAD;
-        ret->device = f->device->id;
-        ret->model = victim->model->name;
-        ret->version = victim->model->version;
-        fit_evict(s, victim);
         return;
     }
-    *ret_wake_ns = wake_ns;
+    if (!warm_next(s, now_ns, ret, &wake_ns)) *ret_wake_ns = wake_ns;
 }
 
 /* ---- telling ---- */
+
+bool sched_model_starts(const Sched *s, Sym name, Sym version)
+{
+    const Model *m = model_find(s, name, version);
+    if (!m || !m->served) return false;
+    LIST_FOR (f, &m->fits, Fit, in_model) {
+        if (f->able && f->device->open) return true;
+    }
+    return false;
+}
+
+void sched_model_standing(const Sched *s, Sym name, Sym version, SchedStanding *ret)
+{
+    const Model *m = model_find(s, name, version);
+    *ret = (SchedStanding){0};
+    if (!m) return;
+    LIST_FOR (f, &m->fits, Fit, in_model) ret->open += f->able && f->device->open;
+    ret->ready = m->ready;
+    ret->warm = m->warm;
+    ret->starts = !m->paused && ret->open > 0;
+}
 
 size_t sched_ahead(const Sched *s, const Task *t)
 {
@@ -470,7 +560,7 @@ static size_t row_sane(const Row *r, size_t *solo)
 
 static void model_sane(const Sched *s, const Model *m)
 {
-    size_t sum = 0, solo = 0, able = 0;
+    size_t sum = 0, solo = 0, able = 0, warm = 0;
     CHECK(m->served == (!m->paused && m->able > 0)); /* Q5 */
     for (int c = 0; c < CLASSES; c++) {
         const Group *g = &m->groups[c];
@@ -488,15 +578,18 @@ static void model_sane(const Sched *s, const Model *m)
     CHECK(sum == m->ready && solo == m->solo); /* Q1 */
     LIST_FOR (f, &m->fits, Fit, in_model) {
         const Device *d = f->device;
-        bool fits = !d->memory_bytes || m->is.memory_bytes <= d->memory_bytes;
+        bool fits = !d->memory_bytes || fit_needs(f) <= d->memory_bytes;
         bool joins = d->runs == m && m->is.continuous && d->running < m->is.max_batch && !d->solo;
         const Heap *where = !d->running ? &m->idle : joins ? &m->joinable : NULL;
         CHECK(f->able == (f->can && fits));                     /* D1 */
         CHECK(f->where == (d->open && f->able ? where : NULL)); /* D2 */
         CHECK(heap_has(&f->free) == (f->where != NULL));
+        CHECK(f->warm == (f->resident && f->able && d->open)); /* D6 */
         able += f->able;
+        warm += f->warm;
     }
-    CHECK(able == m->able);
+    CHECK(able == m->able && warm == m->warm);
+    CHECK(list_empty(&m->warming) == !m->is.min_warm);
     (void)s;
 }
 

@@ -21,7 +21,12 @@
  *
  * A batch takes no joins either, of lower classes at once, of its own class once the other has
  * starved, while work of another model waits for a device and only this one comes into question:
- * it drains and goes to that work. One device drains for each model that waits (P6 in sched.c). */
+ * it drains and goes to that work. One device drains for each model that waits (P6 in sched.c).
+ *
+ * No device is meant to hold more than its memory: what a model takes is told per device
+ * (sched_device_needs), room is made before a load, and where it does not fit at all it never runs.
+ * A model with min_warm is kept resident on so many devices: loaded ahead of demand, and evicted
+ * only when work could not start otherwise (P7 in sched.c). */
 #ifndef SCHED_SCHED_H
 #define SCHED_SCHED_H
 
@@ -37,15 +42,26 @@ void sched_free(Sched *s);
 typedef struct {
     uint32_t max_batch; /* ≥ 1 */
     uint32_t batch_delay_ms;
-    bool continuous; /* tasks may join a running batch */
-    uint64_t memory_bytes;
-    int64_t load_ns; /* learnt or guessed; 0: unknown */
+    bool continuous;       /* tasks may join a running batch */
+    uint64_t memory_bytes; /* what it takes where sched_device_needs has not said otherwise */
+    int64_t load_ns;       /* learnt or guessed; 0: unknown */
+    uint32_t min_warm;     /* keep it resident on so many devices, as far as memory allows */
 } SchedModel;
 /* Announces or updates a model; key (name, version) as the core's symbols. A model that was never
  * announced has max_batch 1 and takes no memory. */
 void sched_model(Sched *s, Sym name, Sym version, const SchedModel *m);
 /* Every version of it, also those announced later. Running tasks go on. */
 void sched_model_pause(Sched *s, Sym name, bool paused);
+typedef struct {
+    size_t ready; /* its tasks that wait */
+    size_t open;  /* open devices that are able to run it, now or once they are free */
+    size_t warm; /* those of them that hold it; with a min_warm, they are kept as far as possible */
+    bool starts; /* not paused, and open > 0: its tasks start in their turn */
+} SchedStanding;
+/* O(its devices); zeroes when unknown. */
+void sched_model_standing(const Sched *s, Sym name, Sym version, SchedStanding *ret);
+/* The last of these alone: mostly O(1). */
+bool sched_model_starts(const Sched *s, Sym name, Sym version);
 
 /* ---- tenants ---- */
 void sched_tenant_weight(Sched *s, Sym tenant, double weight); /* > 0; default 1 */
@@ -77,6 +93,9 @@ void sched_device_open(Sched *s, SchedDeviceId d, bool open);
 /* This device's worker has the model (with the right digest), and what it measured. */
 void sched_device_can_run(Sched *s, SchedDeviceId d, Sym name, Sym version, bool can);
 void sched_device_resident(Sched *s, SchedDeviceId d, Sym name, Sym version, bool resident);
+/* What the model takes on this very device, as its worker declares or has measured; 0: as announced
+ * for all. One worker's word changes nothing for the others. */
+void sched_device_needs(Sched *s, SchedDeviceId d, Sym name, Sym version, uint64_t memory_bytes);
 /* A lease ended there, for whatever reason, or could not be given after all (device_ns 0): the slot
  * is free; device_ns (this task's share of its batch) is charged to the tenant, once. */
 void sched_device_done(Sched *s, SchedDeviceId d, Task *t, int64_t device_ns, int64_t now_ns);
@@ -100,8 +119,9 @@ typedef struct {
  * (a batch delay that runs out; INT64_MAX: never, and with every decision). A decision counts as
  * carried out: after RUN the model is resident there (its load is implied, the worker loads on
  * demand), after UNLOAD it is not; sched_device_resident corrects that. UNLOADs come before the RUN
- * for which they make room; this policy never says LOAD. A decision's first tasks_len tasks are
- * set, the rest is not touched. O(models + tasks_len * log), never O(tasks). */
+ * or LOAD for which they make room. LOADs only come for the sake of min_warm, when no task can
+ * start. A decision's first tasks_len tasks are set, the rest is not touched. O(models + tasks_len *
+ * log, and the devices of models that are not warm enough), never O(tasks). */
 void sched_next(Sched *s, int64_t now_ns, SchedDecision *ret, int64_t *ret_wake_ns);
 
 /* The ledger's first lines: busy and idle time of a device so far; busy + idle = its age. */

@@ -61,7 +61,7 @@ TaskRun *task_run(Task *t)
     if (t->run == &task_no_run) {
         t->run = mem_new(sizeof *t->run);
         t->run->task = t;
-        list_init(&t->run->finished);
+        list_init(&t->run->settled);
     }
     return t->run;
 }
@@ -92,6 +92,12 @@ void task_free(Core *c, Task *t)
     pool_give(&c->pool, t);
 }
 
+void core_task_forget(Core *c, Task *decoded)
+{
+    payload_forget(c, &decoded->input);
+    payload_forget(c, &task_run(decoded)->output);
+}
+
 void file_free(File *f)
 {
     if (!f) return;
@@ -108,9 +114,9 @@ void file_link(Core *c, File *f)
     table_add(&c->files_by_id, &f->by_id, hash_bytes(f->id, strlen(f->id)));
 }
 
-static void file_remove(Core *c, File *f)
+static void file_remove(Core *c, File *f, bool for_good)
 {
-    if (c->observed) c->observer.file_leaving(c->observer.ctx, f);
+    if (c->observed && for_good) c->observer.file_leaving(c->observer.ctx, f);
     heap_del(&c->file_timers, &f->timer);
     directory_set(&c->files, f->no, NULL);
     table_del(&c->files_by_id, &f->by_id);
@@ -131,8 +137,8 @@ static void task_add_files(Core *c, Task *t, const NumberList *l)
 }
 
 /* The task lets go of its files. Those that a task's worker wrote live and die with the tasks that
- * refer to them. */
-static void task_drop_files(Core *c, Task *t)
+ * refer to them; to_history: there, from now on. */
+static void task_drop_files(Core *c, Task *t, bool to_history)
 {
     TaskExtra *x = t->extra;
     if (!x) return;
@@ -142,7 +148,7 @@ static void task_drop_files(Core *c, Task *t)
         CHECK(f->refs > 0);
         f->refs--;
         if (f->refs == 0 && f->owner_task)
-            file_remove(c, f);
+            file_remove(c, f, !to_history);
         else
             file_retime(c, f);
     }
@@ -153,10 +159,16 @@ static void task_drop_files(Core *c, Task *t)
 
 /* ---- counts, lists, events ---- */
 
-void finished_link(Core *c, Task *t)
+void settled_link(Core *c, Task *t)
 {
-    list_push_back(&c->finished, &task_run(t)->finished);
+    list_push_back(&c->settled, &task_run(t)->settled);
     c->finished_bytes += payload_bytes(t);
+}
+
+static void settle(const At *at, Task *t)
+{
+    t->run->settled_seq = at->seq;
+    settled_link(at->c, t); /* keeps I4 */
 }
 
 static void count(Core *c, const Task *t, TaskState s, int by)
@@ -165,7 +177,7 @@ static void count(Core *c, const Task *t, TaskState s, int by)
     tenant_get(c, t->tenant)->tasks[s] += (uint64_t)(int64_t)by;
 }
 
-/* For a task that a snapshot brings: what apply would have counted. Its `finished` link is made by
+/* For a task that a snapshot brings: what apply would have counted. Its `settled` link is made by
  * the restore, in order. */
 void task_link(Core *c, Task *t)
 {
@@ -218,9 +230,8 @@ static void task_move(const At *at, Task *t, TaskState to)
     task_run(t)->last_seq = at->seq;
     if (!task_state_terminal(to)) return;
     t->run->finished_ns = at->time_ns;
-    t->run->finished_seq = at->seq;
     t->run->step = t->run->steps = 0;
-    finished_link(c, t);
+    if (!t->run->token) settle(at, t);
 }
 
 static void tell_changed(const At *at, Task *t, TaskState before, EventKind kind)
@@ -443,23 +454,38 @@ static bool apply_slot_free(const At *at, const RecSlotFree *r)
     if (!t || !task_state_terminal((TaskState)t->state)) return false;
     end_lease(at, t, r->device_ns, r->run_ns);
     t->run->last_seq = at->seq;
+    settle(at, t);
     task_retime(at->c, t);
     return true;
 }
 
-static bool apply_evict(const At *at, uint64_t no)
+static void leave(Core *c, Task *t, bool to_history)
 {
-    Core *c = at->c;
-    Task *t = core_task(c, no);
-    if (!t || !task_state_terminal((TaskState)t->state) || t->run->token) return false;
     if (c->observed) c->observer.task_leaving(c->observer.ctx, t);
     heap_del(&c->timers, &t->run->timer);
-    task_drop_files(c, t);
-    list_del(&t->run->finished);
+    task_drop_files(c, t, to_history);
+    list_del(&t->run->settled);
     c->finished_bytes -= payload_bytes(t);
     count(c, t, (TaskState)t->state, -1);
-    directory_set(&c->tasks, no, NULL);
+    directory_set(&c->tasks, t->no, NULL);
     task_free(c, t);
+}
+
+static bool apply_evict(const At *at, uint64_t no)
+{
+    Task *t = core_task(at->c, no);
+    if (!t || !task_state_terminal((TaskState)t->state) || t->run->token) return false;
+    leave(at->c, t, false);
+    return true;
+}
+
+static bool apply_history(const At *at, const RecHistory *r)
+{
+    at->c->history_seq = MAX(at->c->history_seq, r->settled_seq);
+    LIST_FOR (run, &at->c->settled, TaskRun, settled) {
+        if (run->settled_seq > r->settled_seq) break;
+        leave(at->c, run->task, true);
+    }
     return true;
 }
 
@@ -468,10 +494,10 @@ static bool apply_forget(const At *at, uint64_t no)
     Core *c = at->c;
     Task *t = core_task(c, no);
     if (!t || !task_state_terminal((TaskState)t->state) || t->input.forgotten) return false;
-    c->finished_bytes -= payload_bytes(t);
+    if (!t->run->token) c->finished_bytes -= payload_bytes(t);
     payload_forget(c, &t->input);
     payload_forget(c, &t->run->output);
-    task_drop_files(c, t);
+    task_drop_files(c, t, false);
     t->run->last_seq = at->seq;
     tell_changed(at, t, (TaskState)t->state, EVENT_FORGOTTEN);
     return true;
@@ -504,7 +530,7 @@ static bool apply_file_delete(const At *at, uint64_t no)
 {
     File *f = core_file(at->c, no);
     if (!f) return false;
-    file_remove(at->c, f);
+    file_remove(at->c, f, true);
     return true;
 }
 
@@ -606,6 +632,8 @@ static bool apply_record(const At *at, RecordType type, const RecordData *d)
         return apply_flag(at, &d->flag);
     case REC_CHECKPOINT:
         return apply_checkpoint(at, &d->checkpoint);
+    case REC_HISTORY:
+        return apply_history(at, &d->history);
     case REC_TYPES:
         break;
     }

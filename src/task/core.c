@@ -29,7 +29,7 @@ Core *core_new(const CoreLimits *limits, uint64_t random_seed_value)
     pool_init(&c->pool, sizeof(Task));
     list_init(&c->idem_order);
     list_init(&c->idem_linger);
-    list_init(&c->finished);
+    list_init(&c->settled);
     return c;
 }
 

@@ -4,7 +4,7 @@
  *  I1  Only apply.c changes logged state, and a task's state only in task_move.
  *  I2  token ≠ 0 exactly while RUNNING, or terminal with its slot still held.
  *  I3  `ready` implies QUEUED, not_before passed, and the scheduler knows it.
- *  I4  A task is in `finished` exactly while it is terminal.
+ *  I4  A task is in `settled` exactly while it is terminal and holds no slot.
  *  I5  counts[s] = number of tasks in memory in state s; tenants' counts add up to them.
  *  I6  Before core_observe nothing volatile is kept: no timers, no ready flags. */
 #ifndef TASK_CORE_H
@@ -57,9 +57,10 @@ struct Core {
     uint32_t flags_len;
     Table idem;
     List idem_order, idem_linger;
-    List finished; /* oldest first */
+    List settled; /* oldest first */
     uint64_t counts[TASK_STATES];
     uint64_t finished_bytes;
+    uint64_t history_seq; /* what settled up to it has left for the history view */
     Payloads *payloads;
     Pool pool; /* of Task */
 
@@ -86,7 +87,7 @@ Task *task_new(Core *c);    /* waiting, all zeros */
 TaskRun *task_run(Task *t); /* its own, made when it has none */
 void task_free(Core *c, Task *t);
 void task_link(Core *c, Task *t); /* counts, lists and file references of a restored task */
-void finished_link(Core *c, Task *t);
+void settled_link(Core *c, Task *t);
 IdemEntry *idem_find(const Core *c, Digest128 key);
 void idem_link(Core *c, IdemEntry *e);
 void file_link(Core *c, File *f);

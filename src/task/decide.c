@@ -51,7 +51,7 @@ static Decision repeat(const Core *c, const IdemEntry *e, Digest128 body)
         return refuse(
             CODE_IDEMPOTENCY_MISMATCH, "Idempotency-Key",
             "this Idempotency-Key was used with another body; use a new key for a new request");
-    if (!core_task(c, e->no))
+    if (!core_task(c, e->no) && !c->limits.history)
         return refuse(CODE_GONE, "Idempotency-Key",
                       "the task of this Idempotency-Key finished and has left memory; it did run");
     Decision d = ok(e->no);
@@ -159,6 +159,13 @@ Decision core_forget(const Core *c, uint64_t no, FrameBuilder *b)
                       task_state_name((TaskState)t->state));
     if (!t->input.forgotten) put_task(b, REC_FORGET, no);
     return ok(no);
+}
+
+void core_history(const Core *c, uint64_t settled_seq, FrameBuilder *b)
+{
+    (void)c;
+    RecordData d = {.history = {settled_seq}};
+    record_put(b, REC_HISTORY, &d);
 }
 
 /* ---- the scheduler and the workers ---- */

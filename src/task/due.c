@@ -87,13 +87,13 @@ static bool evict_over_bound(const Core *c, FrameBuilder *b)
     uint64_t over = 0, n = 0;
     for (int s = TASK_SUCCEEDED; s < TASK_STATES; s++) n += c->counts[s];
     uint64_t bytes = c->finished_bytes;
+    if (c->limits.history) return false; /* they wait for it */
     if (n <= c->limits.finished_max && bytes <= c->limits.finished_bytes_max) return false;
-    LIST_FOR (r, &c->finished, TaskRun, finished) {
+    LIST_FOR (r, &c->settled, TaskRun, settled) {
         const Task *t = r->task;
         if (over == EVICT_BATCH ||
             (n <= c->limits.finished_max && bytes <= c->limits.finished_bytes_max))
             break;
-        if (t->run->token) continue; /* its slot is still held */
         put_task(b, REC_EVICT, t->no);
         n--;
         bytes -= (payload_is_there(&t->input) ? t->input.len : 0) +

@@ -53,6 +53,13 @@ static bool was_issued(const Core *c, uint64_t ms, uint64_t no, uint32_t check, 
     return false;
 }
 
+uint64_t core_id_no(Str id)
+{
+    uint8_t raw[16];
+    if (!str_starts(id, STR("task_")) || base32_get((Str){id.p + 5, id.n - 5}, raw)) return 0;
+    return get_be(raw + 8, 5);
+}
+
 Code core_find(const Core *c, Str id, Str tenant, Task **ret)
 {
     uint8_t raw[16];

@@ -6,6 +6,17 @@ Task *core_task(const Core *c, uint64_t no)
     return directory_get(&c->tasks, no);
 }
 
+Task *core_settled(const Core *c, const Task *after)
+{
+    List *next = after ? after->run->settled.next : c->settled.next;
+    return next == &c->settled ? NULL : CONTAINER_OF(next, TaskRun, settled)->task;
+}
+
+uint64_t core_history_seq(const Core *c)
+{
+    return c->history_seq;
+}
+
 Task *core_older(const Core *c, uint64_t before)
 {
     return directory_older(&c->tasks, before);

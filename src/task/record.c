@@ -265,6 +265,9 @@ static void any(Codec *c, RecordType type, RecordData *d)
     case REC_CHECKPOINT:
         checkpoint(c, &d->checkpoint);
         break;
+    case REC_HISTORY:
+        c_u64(c, &d->history.settled_seq);
+        break;
     case REC_TYPES:
         CHECK(!"a record type");
     }
@@ -317,6 +320,7 @@ const char *record_type_name(uint8_t type)
         [REC_MODEL] = "model",
         [REC_FLAG] = "flag",
         [REC_CHECKPOINT] = "checkpoint",
+        [REC_HISTORY] = "history",
     };
     return type > 0 && type < REC_TYPES ? names[type] : "unknown";
 }
@@ -396,6 +400,9 @@ const char *record_describe(const Frame *f, const Record *r, Buf *b)
     case REC_CHECKPOINT:
         buf_printf(b, "task %llu token %llu unit %llu", (unsigned long long)d.checkpoint.no,
                    (unsigned long long)d.checkpoint.token, (unsigned long long)d.checkpoint.unit);
+        break;
+    case REC_HISTORY:
+        buf_printf(b, "all that settled up to %llu", (unsigned long long)d.history.settled_seq);
         break;
     case REC_TYPES:
         break;

@@ -28,6 +28,7 @@ typedef enum {
     REC_MODEL,
     REC_FLAG,
     REC_CHECKPOINT,
+    REC_HISTORY, /* what settled up to a sequence is in the history view, and leaves memory */
     REC_TYPES
 } RecordType;
 #define RECORD_VERSION 1
@@ -128,6 +129,10 @@ typedef struct {
     uint64_t no, token, unit, file;
 } RecCheckpoint;
 
+typedef struct {
+    uint64_t settled_seq;
+} RecHistory;
+
 typedef union {
     RecClaim claim;
     RecSubmit submit;
@@ -142,6 +147,7 @@ typedef union {
     RecModel model;
     RecFlag flag;
     RecCheckpoint checkpoint;
+    RecHistory history;
 } RecordData;
 
 /* Writes one record of this type into the builder. Payload bytes are copied, their digest is

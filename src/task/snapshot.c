@@ -1,7 +1,7 @@
 /* snapshot.c: the logged state as a stream of items, and back.
  *
  *     item = u32 len | u8 kind | body           numbers little-endian, strings as u32 len + bytes
- *     order: HEAD, MODEL*, FLAG*, TENANT*, FILE*, TASK* (by number), FINISHED (their order),
+ *     order: HEAD, MODEL*, FLAG*, TENANT*, FILE*, TASK* (by number), SETTLED (their order),
  *            IDEM*, END
  *
  * Symbols are written as text: their numbers depend on how the state was reached, so they stay out
@@ -22,7 +22,7 @@ typedef enum {
     ITEM_TENANT,
     ITEM_FILE,
     ITEM_TASK,
-    ITEM_FINISHED,
+    ITEM_SETTLED,
     ITEM_IDEM,
     ITEM_END
 } Item;
@@ -151,6 +151,7 @@ static void head(Pass *p, uint32_t *version)
     p_u32(p, &c->feature_level);
     p_u64(p, &c->next_no);
     p_u64(p, &c->next_file_no);
+    p_u64(p, &c->history_seq);
 }
 
 static void model(Pass *p, ModelEntry *m)
@@ -244,7 +245,7 @@ static void run(Pass *p, Task *t)
     if (!has) return;
     TaskRun *r = task_run(t);
     p_u64(p, &r->last_seq);
-    p_u64(p, &r->finished_seq);
+    p_u64(p, &r->settled_seq);
     p_i64(p, &r->started_ns);
     p_i64(p, &r->first_started_ns);
     p_i64(p, &r->finished_ns);
@@ -371,8 +372,7 @@ int core_snapshot(const Core *core, int (*put)(void *ctx, Str piece), void *ctx)
     for (Task *t = directory_newer(&c->tasks, 0); t && !w->err;
          t = directory_newer(&c->tasks, t->no))
         WRITE_ITEM(w, ITEM_TASK, task(p, t));
-    LIST_FOR (r, &c->finished, TaskRun, finished)
-        WRITE_ITEM(w, ITEM_FINISHED, p_u64(p, &r->task->no));
+    LIST_FOR (r, &c->settled, TaskRun, settled) WRITE_ITEM(w, ITEM_SETTLED, p_u64(p, &r->task->no));
     LIST_FOR (e, &c->idem_order, IdemEntry, order) WRITE_ITEM(w, ITEM_IDEM, idem(p, e));
     LIST_FOR (e, &c->idem_linger, IdemEntry, order) WRITE_ITEM(w, ITEM_IDEM, idem(p, e));
     uint64_t count = c->tasks.count;
@@ -419,11 +419,21 @@ static int restore_model(Pass *p)
     return 0;
 }
 
-static int restore_file(Pass *p)
+/* NULL: it breaks its format. */
+static File *read_file(Pass *p)
 {
     File *f = mem_new(sizeof *f);
     file(p, f);
-    if (p->in.bad || f->no == 0 || f->id[sizeof f->id - 1] || core_file(p->c, f->no)) {
+    if (!p->in.bad && f->no && !f->id[sizeof f->id - 1]) return f;
+    file_free(f);
+    return NULL;
+}
+
+static int restore_file(Pass *p)
+{
+    File *f = read_file(p);
+    if (!f) return ERR_INVALID;
+    if (core_file(p->c, f->no)) {
         file_free(f);
         return ERR_INVALID;
     }
@@ -431,13 +441,23 @@ static int restore_file(Pass *p)
     return 0;
 }
 
-static int restore_task(Pass *p)
+/* NULL: it breaks its format. In no list. */
+static Task *read_task(Pass *p)
 {
     Task *t = task_new(p->c);
     task(p, t);
-    if (p->in.bad || t->no == 0 || !t->tenant || t->state >= TASK_STATES || t->class >= CLASSES ||
-        t->run->fail >= FAILS ||
-        directory_older(&p->c->tasks, UINT64_MAX) != directory_older(&p->c->tasks, t->no)) {
+    if (!p->in.bad && t->no && t->tenant && t->state < TASK_STATES && t->class < CLASSES &&
+        t->run->fail < FAILS)
+        return t;
+    task_free(p->c, t);
+    return NULL;
+}
+
+static int restore_task(Pass *p)
+{
+    Task *t = read_task(p);
+    if (!t) return ERR_INVALID;
+    if (directory_older(&p->c->tasks, UINT64_MAX) != directory_older(&p->c->tasks, t->no)) {
         task_free(p->c, t);
         return ERR_INVALID;
     }
@@ -445,15 +465,15 @@ static int restore_task(Pass *p)
     return 0;
 }
 
-static int restore_finished(Pass *p)
+static int restore_settled(Pass *p)
 {
     uint64_t no = 0;
     p_u64(p, &no);
     Task *t = core_task(p->c, no);
-    if (p->in.bad || !t || !task_state_terminal((TaskState)t->state) ||
-        !list_empty(&t->run->finished))
+    if (p->in.bad || !t || !task_state_terminal((TaskState)t->state) || t->run == &task_no_run ||
+        t->run->token || !list_empty(&t->run->settled))
         return ERR_INVALID;
-    finished_link(p->c, t);
+    settled_link(p->c, t);
     return 0;
 }
 
@@ -496,8 +516,8 @@ static int restore_item(Pass *p, Item kind, const LogPoint *covers)
         return restore_file(p);
     case ITEM_TASK:
         return restore_task(p);
-    case ITEM_FINISHED:
-        return restore_finished(p);
+    case ITEM_SETTLED:
+        return restore_settled(p);
     case ITEM_IDEM:
         return restore_idem(p);
     case ITEM_END: {
@@ -528,4 +548,50 @@ int core_restore(Core *c, const LogPoint *covers, Str piece)
     }
     buf_drop(stream, used);
     return err;
+}
+
+/* ---- one task or file, for the history view: u8 version | fields ---- */
+
+void core_task_encode(const Core *c, const Task *t, Buf *ret)
+{
+    Pass p = {.c = (Core *)c, .out = ret}; /* reads when it writes: nothing changes */
+    buf_u8(ret, SNAPSHOT_VERSION);
+    task(&p, (Task *)t);
+}
+
+Task *core_task_decode(Core *c, Str bytes)
+{
+    Pass p = {.c = c, .in = cursor_of(bytes.p, bytes.n)};
+    if (cursor_u8(&p.in) != SNAPSHOT_VERSION) return NULL;
+    Task *t = read_task(&p);
+    if (!t || p.in.p == p.in.end) return t;
+    task_free(c, t);
+    return NULL;
+}
+
+void core_task_discard(Core *c, Task *decoded)
+{
+    task_free(c, decoded);
+}
+
+void core_file_encode(const Core *c, const File *f, Buf *ret)
+{
+    Pass p = {.c = (Core *)c, .out = ret};
+    buf_u8(ret, SNAPSHOT_VERSION);
+    file(&p, (File *)f);
+}
+
+File *core_file_decode(Core *c, Str bytes)
+{
+    Pass p = {.c = c, .in = cursor_of(bytes.p, bytes.n)};
+    if (cursor_u8(&p.in) != SNAPSHOT_VERSION) return NULL;
+    File *f = read_file(&p);
+    if (!f || p.in.p == p.in.end) return f;
+    file_free(f);
+    return NULL;
+}
+
+void core_file_discard(File *decoded)
+{
+    file_free(decoded);
 }

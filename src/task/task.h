@@ -144,8 +144,8 @@ typedef struct {  /* what few tasks have */
 
 /* What a task that merely waits its turn does not have: its lease, and what became of it. */
 typedef struct {
-    uint64_t last_seq;     /* of the last record about it */
-    uint64_t finished_seq; /* of its terminal record */
+    uint64_t last_seq;    /* of the last record about it */
+    uint64_t settled_seq; /* of the record since which it is terminal and no lease holds a slot */
     int64_t started_ns /* of the latest lease */, first_started_ns, finished_ns;
     uint64_t token;       /* of the live lease: sequence of its record; 0 = none */
     uint64_t ended_token; /* the last lease whose end is on record: tells a duplicate from a stale
@@ -163,7 +163,7 @@ typedef struct {
     uint16_t events_len, events_cap;
     TaskEvent *events; /* since the first lease; EVENT_CREATED is implied by created_seq */
     Payload output;
-    List finished; /* in Core's list of finished tasks, oldest first */
+    List settled; /* in Core's list of settled tasks, by settled_seq */
 
     /* volatile */
     int64_t lease_until_ns;           /* while token ≠ 0 */
@@ -249,6 +249,8 @@ typedef struct {
         backoff_max_ns;           /* 1 s, 60 s; doubled an attempt, full jitter on the upper half */
     uint32_t platform_losses_max; /* 20: then a task fails with worker_lost all the same */
     uint32_t file_ttl_s;          /* 7 days for a client's file that no task in memory refers to */
+    bool history; /* settled tasks stay until core_history; else the oldest leave beyond
+                     finished_max and finished_bytes_max. Default false */
 } CoreLimits;
 void core_limits_default(CoreLimits *l);
 
@@ -380,6 +382,26 @@ Decision core_put_model(const Core *c, Str name, Str version, const Sha256 *dige
 Decision core_set_flag(const Core *c, Str kind /* "model_paused", "worker_cordoned" */, Str subject,
                        bool on, FrameBuilder *b);
 
+/* ---- the history view ---- */
+
+/* A task is settled when nothing will happen to it any more but DELETE and the end of its
+ * retention. In the order in which they settled; after NULL: the first; NULL at the end. */
+Task *core_settled(const Core *c, const Task *after);
+/* All that settled up to this sequence are in the history view: they leave memory, and the files
+ * that their workers wrote leave with them. */
+void core_history(const Core *c, uint64_t settled_seq, FrameBuilder *b);
+uint64_t core_history_seq(const Core *c); /* the greatest of these so far */
+
+/* A task or file as bytes, appended; and back, in no list of the core, for reading only (its names
+ * are made symbols). NULL: the bytes break the format. */
+void core_task_encode(const Core *c, const Task *t, Buf *ret);
+Task *core_task_decode(Core *c, Str bytes);
+void core_task_forget(Core *c, Task *decoded); /* as a FORGET record would */
+void core_task_discard(Core *c, Task *decoded);
+void core_file_encode(const Core *c, const File *f, Buf *ret);
+File *core_file_decode(Core *c, Str bytes);
+void core_file_discard(File *decoded);
+
 /* ---- reading ---- */
 Str core_sym(const Core *c, Sym s);
 Sym core_sym_find(const Core *c, Str s); /* 0 when unknown */
@@ -390,6 +412,7 @@ void core_task_id(const Core *c, const Task *t, TaskIdText *ret);
 /* By id text. CODE_OK, CODE_NOT_FOUND (never issued by this shard to this tenant, or malformed),
  * CODE_GONE (it was real and has left memory). */
 Code core_find(const Core *c, Str id, Str tenant /* empty: any */, Task **ret);
+uint64_t core_id_no(Str id); /* the number in an id; 0: malformed. core_find says if it is real */
 /* Newest first: the task with the greatest number < before (UINT64_MAX: from the newest); NULL at
  * the end. */
 Task *core_older(const Core *c, uint64_t before);

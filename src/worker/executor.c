@@ -5,12 +5,16 @@
  * I2  Held.model is set after engine_admit and cleared before engine_release, so whoever holds the
  *     lock and sees it may call engine_cancel. Whoever sets it looks at Held.stop afterwards: a
  *     stop that came between is seen by one of the two.
- * I3  All of `active` is of `current`, and no longer than current->max_batch. */
+ * I3  All of `active` is of `current`, and no longer than current->max_batch.
+ * I4  What is loaded takes no more than o.memory_bytes, as far as is known: room is made before a
+ *     load, what it really takes is measured after it and now and then, and what turns out not to
+ *     fit is unloaded again. */
 #include "worker/executor.h"
 
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/memory.h"
 #include "worker/outbox.h"
 
 enum {
@@ -19,7 +23,9 @@ enum {
                       1024, /* printed bytes that wait for the main thread; the rest is dropped */
     LOG_PIECE_MAX = 16 * 1024,
     MEASURE_BUDGET_S = 8,
+    MEMORY_EVERY_MS = 500,
 };
+#define MEMORY_SLACK (16 * MIB) /* grown by less is no news */
 
 typedef struct {
     List link;
@@ -27,7 +33,15 @@ typedef struct {
     EngineModel *model;
     uint32_t max_batch;
     bool no_checkpoint; /* its engine has none */
+    uint64_t memory;    /* what it takes: declared, or measured when that is more */
+    int64_t load_ns;
+    Knee knee;
 } Loaded;
+
+typedef struct { /* a model that takes more than it declares: remembered while it is not loaded */
+    const ModelSpec *spec;
+    uint64_t memory;
+} Measured;
 
 struct Executor {
     ExecutorOptions o;
@@ -47,6 +61,10 @@ struct Executor {
     Held *active[ACTIVE_MAX];
     size_t active_len;
     List done; /* ended since the last hand-over */
+    Measured *measured;
+    size_t measured_len;
+    uint64_t own_memory; /* of the process before any model */
+    int64_t measured_ns;
 };
 
 void note_free(Note *n)
@@ -167,18 +185,94 @@ static void unload(Executor *e, Loaded *l)
     if (e->current == l) e->current = NULL;
     list_del(&l->link);
     engine_close(l->model);
+    memory_trim();
     say_info("device %u: unloaded %s:%s", e->o.device.index, l->spec->name, l->spec->version);
     note_send(e, note_new(NOTE_UNLOADED, l->spec));
     mem_free(l);
 }
 
+/* What it is going to take. */
+static uint64_t needs(const Executor *e, const ModelSpec *spec)
+{
+    for (size_t i = 0; i < e->measured_len; i++)
+        if (e->measured[i].spec == spec) return MAX(e->measured[i].memory, spec->memory_bytes);
+    return spec->memory_bytes;
+}
+
+static void remember(Executor *e, const ModelSpec *spec, uint64_t memory)
+{
+    size_t i = 0;
+    while (i < e->measured_len && e->measured[i].spec != spec) i++;
+    if (i == e->measured_len)
+        e->measured = mem_grow(e->measured, ++e->measured_len * sizeof *e->measured);
+    e->measured[i] = (Measured){spec, memory};
+}
+
+static uint64_t used(const Executor *e)
+{
+    uint64_t sum = 0;
+    LIST_FOR (l, &e->loaded, Loaded, link) sum += l->memory;
+    return sum;
+}
+
 static void make_room(Executor *e, const ModelSpec *spec)
 {
-    for (;;) {
-        uint64_t used = spec->memory_bytes;
-        LIST_FOR (l, &e->loaded, Loaded, link) used += l->spec->memory_bytes;
-        if (used <= e->o.memory_bytes || list_empty(&e->loaded)) return;
+    while (!list_empty(&e->loaded) && used(e) + needs(e, spec) > e->o.memory_bytes)
         unload(e, LIST_FIRST(&e->loaded, Loaded, link));
+}
+
+/* Looks at what l takes; true: noticeably more than was known. Of a model in this process, the
+ * process's growth is what is not the other models'. */
+static bool measure_memory(Executor *e, Loaded *l)
+{
+    uint64_t seen = engine_memory(l->model);
+    if (!seen && engine_is_inside(l->model) && e->o.alone) {
+        uint64_t known = e->own_memory, all = memory_of_self();
+        LIST_FOR (other, &e->loaded, Loaded, link) {
+            if (other != l && engine_is_inside(other->model)) known += other->memory;
+        }
+        seen = all > known ? all - known : 0;
+    }
+    if (seen <= l->memory + MAX(MEMORY_SLACK, l->memory / 8)) return false;
+    l->memory = (seen + MIB - 1) / MIB * MIB;
+    remember(e, l->spec, l->memory);
+    return true;
+}
+
+static void say_loaded(const Executor *e, const Note *n);
+
+static void note_loaded(Executor *e, const Loaded *l, bool say)
+{
+    Note *n = note_new(NOTE_LOADED, l->spec);
+    n->load_ns = l->load_ns;
+    n->knee = l->knee;
+    n->memory_bytes = l->memory;
+    if (say) say_loaded(e, n);
+    note_send(e, n);
+}
+
+/* What runs may grow: the server is told, and what lies idle makes room. */
+static void watch_memory(Executor *e)
+{
+    int64_t now = clock_mono();
+    Loaded *l = e->current;
+    if (now - e->measured_ns < MEMORY_EVERY_MS * NS_PER_MS) return;
+    e->measured_ns = now;
+    if (!measure_memory(e, l)) return;
+    /* The process's growth is no exact measure: it may not keep the model from ever running. */
+    if (engine_is_inside(l->model)) {
+        l->memory = MIN(l->memory, e->o.memory_bytes);
+        remember(e, l->spec, l->memory);
+    }
+    Buf size = {0};
+    buf_put_size(&size, l->memory);
+    say_info("device %u: %s:%s takes %s", e->o.device.index, l->spec->name, l->spec->version,
+             buf_z(&size));
+    buf_done(&size);
+    note_loaded(e, l, false);
+    LIST_FOR (other, &e->loaded, Loaded, link) { /* keeps I4 */
+        if (used(e) <= e->o.memory_bytes) break;
+        if (other != l) unload(e, other);
     }
 }
 
@@ -203,40 +297,95 @@ static void say_loaded(const Executor *e, const Note *n)
     buf_done(&b);
 }
 
+/* NULL: err says why, and the server is told. memory: so much was wanting; 0: that was not why. */
+static void load_failed(Executor *e, const ModelSpec *spec, uint64_t memory, EngineError *err)
+{
+    Note *n = note_new(NOTE_LOAD_FAILED, spec);
+    buf_puts(&n->bytes, err->message);
+    n->memory_bytes = memory;
+    say_warn("device %u: cannot load %s:%s: %s", e->o.device.index, spec->name, spec->version,
+             buf_z(&n->bytes));
+    EngineError whole = {0};
+    engine_error_set(&whole, memory ? ENGINE_ERR_OUT_OF_MEMORY : ENGINE_ERR_MODEL, true,
+                     "the model %s:%s cannot be loaded: %s", spec->name, spec->version,
+                     buf_z(&n->bytes));
+    *err = whole;
+    note_send(e, n);
+}
+
+static void too_large(const Executor *e, uint64_t takes, const char *how, EngineError *err)
+{
+    Buf want = {0}, have = {0};
+    buf_put_size(&want, takes);
+    buf_put_size(&have, e->o.memory_bytes);
+    engine_error_set(err, ENGINE_ERR_OUT_OF_MEMORY, true,
+                     "it %s %s of memory, and device %u has %s for models", how, buf_z(&want),
+                     e->o.device.index, buf_z(&have));
+    buf_done(&want);
+    buf_done(&have);
+}
+
+static int open_model(Executor *e, const ModelSpec *spec, EngineModel **ret, EngineError *err)
+{
+    *err = (EngineError){.code = ENGINE_ERR_MODEL};
+    int code = engine_open(spec, &e->o.device, &e->host, ret, err);
+    if (code && !err->message[0])
+        engine_error_set(err, ENGINE_ERR_MODEL, true, "%s", err_text(code));
+    return code;
+}
+
+/* Loaded, and now it shows what it really takes. Does it fit? In this process that is no exact
+ * measure. */
+static bool really_fits(Executor *e, Loaded *l)
+{
+    (void)measure_memory(e, l);
+    uint64_t have = e->o.memory_bytes;
+    if (!engine_is_inside(l->model)) return l->memory <= have;
+    if (l->memory > have + have / 4) return false;
+    if (l->memory > have) remember(e, l->spec, l->memory = have);
+    return true;
+}
+
 /* NULL: err says why, and the server was told. */
 static Loaded *load(Executor *e, const ModelSpec *spec, EngineError *err)
 {
+    if (needs(e, spec) > e->o.memory_bytes) {
+        too_large(e, needs(e, spec), "needs", err);
+        load_failed(e, spec, needs(e, spec), err);
+        return NULL;
+    }
     make_room(e, spec);
     int64_t begun = clock_mono();
     EngineModel *m;
-    *err = (EngineError){.code = ENGINE_ERR_MODEL};
-    int code = engine_open(spec, &e->o.device, &e->host, &m, err);
+    int code = open_model(e, spec, &m, err);
+    if (code == ERR_NOMEM && !list_empty(&e->loaded)) { /* the others take more than is known */
+        LIST_FOR (l, &e->loaded, Loaded, link) unload(e, l);
+        code = open_model(e, spec, &m, err);
+    }
     if (code != 0) {
-        Note *n = note_new(NOTE_LOAD_FAILED, spec);
-        buf_puts(&n->bytes, err->message[0] != '\0' ? err->message : err_text(code));
-        say_warn("device %u: cannot load %s:%s: %s", e->o.device.index, spec->name, spec->version,
-                 buf_z(&n->bytes));
-        EngineError whole = {0};
-        engine_error_set(&whole, code == ERR_NOMEM ? ENGINE_ERR_OUT_OF_MEMORY : ENGINE_ERR_MODEL,
-                         true, "the model %s:%s cannot be loaded: %s", spec->name, spec->version,
-                         buf_z(&n->bytes));
-        *err = whole;
-        note_send(e, n);
+        load_failed(e, spec, code == ERR_NOMEM ? MAX(needs(e, spec), (uint64_t)1) : 0, err);
         return NULL;
     }
     Loaded *l = mem_new(sizeof *l);
     l->spec = spec;
     l->model = m;
+    l->memory = needs(e, spec);
     list_push_back(&e->loaded, &l->link);
-    Note *n = note_new(NOTE_LOADED, spec);
-    n->load_ns = clock_mono() - begun;
+    l->load_ns = clock_mono() - begun;
     if (spec->max_batch > 0)
-        n->knee.max_batch = spec->max_batch;
+        l->knee.max_batch = spec->max_batch;
     else
-        n->knee = knee_measure(measure_one, m, MEASURE_BUDGET_S * NS_PER_S);
-    l->max_batch = MIN(n->knee.max_batch, (uint32_t)ACTIVE_MAX);
-    say_loaded(e, n);
-    note_send(e, n);
+        l->knee = knee_measure(measure_one, m, MEASURE_BUDGET_S * NS_PER_S);
+    l->max_batch = MIN(l->knee.max_batch, (uint32_t)ACTIVE_MAX);
+    e->measured_ns = clock_mono();
+    if (!really_fits(e, l)) {
+        uint64_t takes = l->memory;
+        too_large(e, takes, "takes", err);
+        unload(e, l);
+        load_failed(e, spec, takes, err);
+        return NULL;
+    }
+    note_loaded(e, l, true);
     return l;
 }
 
@@ -303,13 +452,18 @@ static void open_to_cancel(Executor *e, size_t from)
     pthread_mutex_unlock(&e->lock);
 }
 
-/* Every waiting task of this model fails the same way: the load is not tried for each of them. */
+/* Every waiting task of this model fails the same way: the load is not tried for each of them. That
+ * there is no memory for the model is not the task's fault: it may start elsewhere, or later. */
 static void fail_all_of(Executor *e, const ModelSpec *spec, const EngineError *err)
 {
     LIST_FOR (it, &e->waiting, ExecutorItem, link) {
         if (it->kind != ITEM_TASK || it->spec != spec) continue;
         list_del(&it->link);
-        fail_task(e, CONTAINER_OF(it, Held, item), err);
+        Held *h = CONTAINER_OF(it, Held, item);
+        if (err->code == ENGINE_ERR_OUT_OF_MEMORY)
+            end_task(e, h, OUTCOME_RELEASED, NULL);
+        else
+            fail_task(e, h, err);
     }
 }
 
@@ -419,6 +573,7 @@ static void step(Executor *e)
         atomic_store_explicit(&h->steps, h->task.steps, memory_order_relaxed);
         take_checkpoint(e, h);
     }
+    watch_memory(e);
     if (ended == 0) return;
     pthread_mutex_lock(&e->lock);
     for (size_t i = 0; i < e->active_len; i++) {
@@ -439,6 +594,7 @@ static void step(Executor *e)
 static void *run(void *arg)
 {
     Executor *e = arg;
+    e->own_memory = memory_of_self();
     for (;;) {
         pthread_mutex_lock(&e->lock);
         while (list_empty(&e->inbox) && list_empty(&e->waiting) && e->active_len == 0 && !e->stop) {
@@ -508,6 +664,7 @@ void executor_join(Executor *e)
     }
     pthread_mutex_destroy(&e->lock);
     pthread_cond_destroy(&e->changed);
+    mem_free(e->measured);
     mem_free(e);
 }
 

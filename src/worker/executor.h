@@ -21,7 +21,10 @@ typedef struct {
     NoteKind kind;
     const ModelSpec *spec; /* LOADED, UNLOADED, LOAD_FAILED */
     int64_t load_ns;
-    Knee knee;      /* LOADED */
+    Knee knee; /* LOADED */
+    /* LOADED: what it takes, as declared or, when that is more, as measured; said again when it has
+     * grown. LOAD_FAILED: so much memory was wanting, at least; 0: that was not why. */
+    uint64_t memory_bytes;
     uint64_t token; /* CHECKPOINT, LOG */
     uint64_t unit;  /* CHECKPOINT: the next one to run */
     Buf bytes;      /* the checkpoint; what was printed; why the load failed */
@@ -31,6 +34,7 @@ void note_free(Note *n);
 typedef struct {
     EngineDevice device;
     uint64_t memory_bytes; /* for models */
+    bool alone; /* no other executor in this process: how it grows is our models' doing */
     const Files *files;
     int64_t checkpoint_every_ns; /* 0: never */
     /* Called on the executor's thread when something waits for executor_take. */

@@ -312,7 +312,7 @@ static void loaded(Worker *w, uint32_t device, const Note *n)
     Buf b = {0};
     put_name(&b, "loaded", device, n->spec);
     buf_printf(&b, ",\"load_ns\":%lld,\"memory_bytes\":%llu,\"max_batch\":%u",
-               (long long)n->load_ns, (unsigned long long)n->spec->memory_bytes, n->knee.max_batch);
+               (long long)n->load_ns, (unsigned long long)n->memory_bytes, n->knee.max_batch);
     const char *before = ",\"unit_ns\":{";
     for (size_t i = 0; i < KNEE_SIZES; i++) {
         if (n->knee.unit_ns[i] == 0) continue;
@@ -354,6 +354,8 @@ static void load_failed(Worker *w, uint32_t device, const Note *n)
     put_name(&b, "load_failed", device, n->spec);
     buf_puts(&b, ",\"message\":");
     json_put_str(&b, buf_str(&n->bytes));
+    if (n->memory_bytes)
+        buf_printf(&b, ",\"memory_bytes\":%llu", (unsigned long long)n->memory_bytes);
     buf_puts(&b, "}\n");
     telemetry(w, &b);
 }

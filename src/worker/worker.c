@@ -255,6 +255,7 @@ static void start_executors(Worker *w)
                        .threads = w->threads,
                        .cache_dir = w->o->cache_dir},
             .memory_bytes = w->device_memory,
+            .alone = w->executors_len == 1,
             .files = &w->files,
             .checkpoint_every_ns = CHECKPOINT_EVERY_S * NS_PER_S,
             .wake = wake,

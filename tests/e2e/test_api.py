@@ -770,7 +770,7 @@ def test_events_go_on_across_a_kill(servers):
 # ---- retention ------------------------------------------------------------------------------------
 
 def test_the_oldest_finished_leave_first(servers):
-    server = servers(QUICK + "limits: {finished_max: 5}\n", port=free_port())
+    server = servers(QUICK + "limits: {finished_max: 5}\nhistory: {enabled: false}\n", port=free_port())
     c = server.client()
     waiting = c.new("kept", delay_s=600)
     ids = [c.run(i)["id"] for i in range(20)]
@@ -789,7 +789,7 @@ def test_the_oldest_finished_leave_first(servers):
 
 
 def test_finished_bytes_are_bounded(servers):
-    server = servers(QUICK + "limits: {finished_bytes_max: 100KiB}\n")
+    server = servers(QUICK + "limits: {finished_bytes_max: 100KiB}\nhistory: {enabled: false}\n")
     c = server.client()
     ids = [c.run({"i": i, "pad": "x" * 20000})["id"] for i in range(10)]
     wait_until(lambda: len(c.list()) <= 3, 5, "the bound")
@@ -974,7 +974,6 @@ def test_metrics(client):
     client.run(1)
     after = client.metrics()
     assert after["headrace_tasks_submitted_total"] == before["headrace_tasks_submitted_total"] + 1
-    assert after['headrace_tasks{state="succeeded"}'] >= before['headrace_tasks{state="succeeded"}']
     assert after["headrace_leader"] == 1
     assert after["headrace_log_commits_total"] > before["headrace_log_commits_total"]
     assert after["headrace_log_misfits_total"] == 0

@@ -32,19 +32,19 @@ def test_a_step_while_it_runs(server, weather, hours):
     start = time.monotonic()
     delayed = c.new("delayed", delay_s=2.5)
     far = c.new("far", delay_s=3600)
-    tight = c.new({"sleep_ms": 60_000, "units": 600}, deadline_s=4)
+    tight = c.new({"sleep_ms": 60_000, "units": 600}, deadline_s=3)
     wide = c.new("wide", delay_s=1, deadline_s=3600)
     kept = c.run("kept", retention_s=3600)["id"]
-    running = c.new({"sleep_ms": 5000, "units": 50})
+    running = c.new({"sleep_ms": 3500, "units": 35})
     c.until(running, "running")
     c.until(tight, "running")
     weather.step_clock(hours * HOURS)
     assert c.task(far)["status"] == "queued" and c.task(kept)["output"] == "kept"
     assert c.task(delayed)["status"] == "queued" or time.monotonic() - start >= 2.5
-    assert c.task(tight)["status"] == "running" or time.monotonic() - start >= 4
+    assert c.task(tight)["status"] == "running" or time.monotonic() - start >= 3
     assert c.done(wide, 20)["status"] == "succeeded"
     assert c.done(delayed, 20)["status"] == "succeeded" and time.monotonic() - start >= 2.5
-    assert c.done(tight, 20)["status"] == "expired" and time.monotonic() - start >= 4
+    assert c.done(tight, 20)["status"] == "expired" and time.monotonic() - start >= 3
     failing = c.done(c.new({"fail": "retryable", "fail_attempts": [1]}), 20)
     assert failing["status"] == "succeeded" and failing["attempt"] == 2
     c.done(running, 30)
@@ -67,7 +67,7 @@ def test_a_step_forwards_across_a_restart(server, weather):
     far = c.new("far", delay_s=10 * HOURS)
     late = c.new("late", delay_s=1 * HOURS, deadline_s=2 * HOURS)
     fine = c.new("fine", delay_s=1 * HOURS, deadline_s=20 * HOURS)
-    running = c.new({"sleep_ms": 3000, "units": 30})
+    running = c.new({"sleep_ms": 1500, "units": 15})
     c.until(running, "running")
     key = c.submit("keyed", key="k", wait=10).json["id"]
     server.kill()

@@ -659,8 +659,10 @@ static void a_full_disk_refuses_and_recovers(void **state)
     Buf why = {0};
     d->capacity = 1;
     err = model_open(&m, &d->base, &log, &why);
-    if (err == 0) log_close(log); /* there was a spare */
-    else assert_non_null(strstr(buf_z(&why), "Free some space"));
+    if (err == 0)
+        log_close(log); /* there was a spare */
+    else
+        assert_non_null(strstr(buf_z(&why), "Free some space"));
     buf_done(&why);
 
     d->capacity = 2 * MIB;

@@ -20,7 +20,8 @@ typedef struct {
 } NModel;
 typedef struct {
     bool exists, open, can[MODELS], resident[MODELS], held;
-    uint64_t memory, serial;
+    uint64_t memory, serial, needs[MODELS];
+    int64_t freed;
     double uses[MODELS], value[MODELS], floor;
     bool claimed; /* for this group, against other models from this class on */
     int by_class, by_model, bound;
@@ -42,10 +43,29 @@ static int model_at(const Task *t)
     return (int)t->model - NAME;
 }
 
+static uint64_t needs(int d, int m)
+{
+    return devices[d].needs[m] ? devices[d].needs[m] : models[m].is.memory_bytes;
+}
+
 static bool able(int d, int m)
 {
     const NDevice *v = &devices[d];
-    return v->exists && v->can[m] && (!v->memory || models[m].is.memory_bytes <= v->memory);
+    return v->exists && v->can[m] && (!v->memory || needs(d, m) <= v->memory);
+}
+
+static size_t warm(int m)
+{
+    size_t n = 0;
+    for (int d = 0; d < DEVICES; d++) n += able(d, m) && devices[d].open && devices[d].resident[m];
+    return n;
+}
+
+/* May m not be evicted from d for another model's warmth? */
+static bool kept(int d, int m)
+{
+    return able(d, m) && devices[d].open && devices[d].resident[m] && models[m].is.min_warm &&
+           warm(m) <= models[m].is.min_warm;
 }
 
 static bool served(int m)
@@ -151,13 +171,31 @@ static bool runs_solo(int d)
     return false;
 }
 
-static uint64_t used_on(int d)
+static uint64_t used_on(int d, bool only_kept)
 {
     uint64_t used = 0;
     for (int m = 0; m < MODELS; m++) {
-        if (devices[d].resident[m]) used += models[m].is.memory_bytes;
+        if (devices[d].resident[m] && (!only_kept || kept(d, m))) used += needs(d, m);
     }
     return used;
+}
+
+static bool has_room(int d, int m, bool but_kept)
+{
+    return !devices[d].memory || used_on(d, but_kept) + needs(d, m) <= devices[d].memory;
+}
+
+static int victim_on(int d)
+{
+    const NDevice *v = &devices[d];
+    int victim = -1;
+    for (int m = 0; m < MODELS; m++) {
+        if (!v->resident[m]) continue;
+        bool worse = victim < 0 || (kept(d, victim) && !kept(d, m)) ||
+                     (kept(d, victim) == kept(d, m) && v->value[m] < v->value[victim]);
+        if (worse) victim = m;
+    }
+    return victim;
 }
 
 static bool open_to(int d, int c, int m)
@@ -183,7 +221,8 @@ static int free_for(int c, int m, bool solo_joins, bool *ret_swap)
         if (swap) {
             cost = 1000;
             for (int i = 0; i < MODELS; i++) cost += v->resident[i];
-            if (v->memory && used_on(d) + models[m].is.memory_bytes > v->memory) cost += 1000;
+            if (!has_room(d, m, false)) cost += 1000;
+            if (!has_room(d, m, true)) cost += 3000;
         }
         if (v->claimed && v->by_model != m) cost += (CLASSES - v->bound) * 10000;
         if (cost >= least[all > 0]) continue;
@@ -222,7 +261,7 @@ static void value(int d, int m)
     const SchedModel *is = &models[m].is;
     devices[d].value[m] = devices[d].floor + devices[d].uses[m] *
                                                  (double)(is->load_ns ? is->load_ns : NS_PER_S) /
-                                                 (double)MAX(is->memory_bytes, MIB);
+                                                 (double)MAX(needs(d, m), MIB);
 }
 
 static void reside(int d, int m, bool resident)
@@ -297,6 +336,62 @@ static bool contend(int d, int joins, int64_t now)
     return true;
 }
 
+static size_t kept_evicted, warm_waits; /* counted */
+
+static void naive_unload(int d, int m, SchedDecision *ret)
+{
+    ret->act = SCHED_UNLOAD;
+    ret->device = (SchedDeviceId)d;
+    ret->model = (Sym)(NAME + m);
+    devices[d].floor = devices[d].value[m];
+    reside(d, m, false);
+}
+
+/* Warms up models in this order (the one in which their min_warm was set); false: nothing to do. */
+static int warm_order[MODELS], warm_order_len;
+
+static bool naive_warm(int64_t now, SchedDecision *ret, int64_t *wake)
+{
+    for (int i = 0; i < warm_order_len; i++) {
+        int m = warm_order[i], best = -1;
+        int64_t least = INT64_MAX;
+        if (models[m].paused || warm(m) >= models[m].is.min_warm) continue;
+        for (int d = 0; d < DEVICES; d++) {
+            const NDevice *v = &devices[d];
+            if (!able(d, m) || !v->open || v->resident[m] || running_on(d, -1) || v->claimed ||
+                v->held)
+                continue;
+            int64_t cost = 0;
+            for (int k = 0; k < MODELS; k++) cost += v->resident[k];
+            if (!has_room(d, m, false)) {
+                cost += 1000;
+                if (!has_room(d, m, true)) continue;
+                int64_t at = v->freed + MAX(2 * models[m].is.load_ns, SEC(1));
+                if (at > now) {
+                    *wake = MIN(*wake, at);
+                    warm_waits++;
+                    continue;
+                }
+            }
+            if (cost >= least) continue;
+            best = d;
+            least = cost;
+        }
+        if (best < 0) continue;
+        if (!has_room(best, m, false)) {
+            assert_false(kept(best, victim_on(best))); /* warmth never costs another one's */
+            naive_unload(best, victim_on(best), ret);
+        } else {
+            ret->act = SCHED_LOAD;
+            ret->device = (SchedDeviceId)best;
+            ret->model = (Sym)(NAME + m);
+            reside(best, m, true);
+        }
+        return true;
+    }
+    return false;
+}
+
 static size_t claims, claims_strict, claims_moved, claims_vain; /* counted */
 
 static void naive_next(int64_t now, SchedDecision *ret, int64_t *wake)
@@ -354,16 +449,10 @@ static void naive_next(int64_t now, SchedDecision *ret, int64_t *wake)
         NDevice *v = &devices[best_device];
         ret->device = (SchedDeviceId)best_device;
         ret->model = (Sym)(NAME + best);
-        if (best_swap && v->memory &&
-            used_on(best_device) + models[best].is.memory_bytes > v->memory) {
-            int victim = -1;
-            for (int m = 0; m < MODELS; m++) {
-                if (v->resident[m] && (victim < 0 || v->value[m] < v->value[victim])) victim = m;
-            }
-            ret->act = SCHED_UNLOAD;
-            ret->model = (Sym)(NAME + victim);
-            v->floor = v->value[victim];
-            reside(best_device, victim, false);
+        if (best_swap && !has_room(best_device, best, false)) {
+            int victim = victim_on(best_device);
+            kept_evicted += kept(best_device, victim);
+            naive_unload(best_device, victim, ret);
             return;
         }
         ret->act = SCHED_RUN;
@@ -399,6 +488,7 @@ static void naive_next(int64_t now, SchedDecision *ret, int64_t *wake)
         if (claim_of(best) >= 0) devices[claim_of(best)].claimed = false;
         return;
     }
+    if (naive_warm(now, ret, wake)) *wake = INT64_MAX;
 }
 
 /* ---- the same change to both ---- */
@@ -435,6 +525,10 @@ static void finish(Fix *x, NTask *n, int64_t ns)
     NTenant *tenant = &tenants[t->tenant - 1];
     tenant->vt[t->class] += (int64_t)((double)(ns - n->charged) / tenant->weight);
     n->state = GONE;
+    for (int d = 0; d < DEVICES; d++) {
+        if (devices[d].exists && devices[d].serial == n->serial && !running_on(d, -1))
+            devices[d].freed = x->now;
+    }
 }
 
 static void make_ready(Fix *x, NTask *n)
@@ -462,10 +556,25 @@ static void new_task(Fix *x, Random *r, NTask *n)
 
 static void add_device(Fix *x, Random *r, int d)
 {
-    devices[d] = (NDevice){.exists = true, .serial = ++serials};
+    devices[d] = (NDevice){.exists = true, .serial = ++serials, .freed = x->now};
     devices[d].memory = random_below(r, 2) ? (8 + random_below(r, 8)) * GIB : 0;
     sched_device_add(x->s, (SchedDeviceId)d, &(SchedDevice){.memory_bytes = devices[d].memory},
                      x->now);
+}
+
+/* What it is, told anew: only its min_warm differs. */
+static void set_warm(Fix *x, Random *r, int m)
+{
+    int at = 0;
+    while (at < warm_order_len && warm_order[at] != m) at++;
+    if (at < warm_order_len) {
+        memmove(&warm_order[at], &warm_order[at + 1],
+                (size_t)(warm_order_len - at - 1) * sizeof warm_order[0]);
+        warm_order_len--;
+    }
+    models[m].is.min_warm = random_below(r, 3) ? 0 : 1 + (uint32_t)random_below(r, DEVICES);
+    if (models[m].is.min_warm) warm_order[warm_order_len++] = m;
+    sched_model(x->s, (Sym)(NAME + m), V1, &models[m].is);
 }
 
 static void set_model(Fix *x, Random *r, int m)
@@ -475,7 +584,7 @@ static void set_model(Fix *x, Random *r, int m)
     models[m].is.continuous = random_below(r, 3) == 0;
     models[m].is.memory_bytes = (1 + random_below(r, 9)) * GIB + random_below(r, 1000);
     models[m].is.load_ns = MS(random_below(r, 300));
-    sched_model(x->s, (Sym)(NAME + m), V1, &models[m].is);
+    set_warm(x, r, m);
 }
 
 static NTask *random_task(Random *r, NState state)
@@ -534,6 +643,19 @@ static void random_change(Fix *x, Random *r, uint64_t load)
         }
         models[m].paused = paused;
         sched_model_pause(x->s, name, paused);
+    } else if (dice == 96 && random_below(r, 3)) {
+        if (random_below(r, 2) || !devices[d].exists) {
+            set_warm(x, r, m);
+            return;
+        }
+        uint64_t bytes = random_below(r, 4) ? (1 + random_below(r, 12)) * GIB : 0;
+        uint64_t had = devices[d].needs[m];
+        devices[d].needs[m] = bytes;
+        bool now_served = served(m);
+        devices[d].needs[m] = had;
+        if (now_served) serve_again(m);
+        devices[d].needs[m] = bytes;
+        sched_device_needs(x->s, id, name, V1, bytes);
     } else if (dice < 97) {
         sched_tenant_weight(x->s, 1 + (Sym)m % TENANTS, 0.5 + m);
         tenants[m % TENANTS].weight = 0.5 + m;
@@ -562,6 +684,7 @@ static void same_decisions(void **state)
         memset(models, 0, sizeof models);
         memset(devices, 0, sizeof devices);
         memset(class_vt, 0, sizeof class_vt);
+        warm_order_len = 0;
         serials = 0;
         static Task store[TASKS];
         for (int i = 0; i < TASKS; i++) tasks[i] = (NTask){.t = &store[i]};
@@ -618,6 +741,9 @@ static void same_decisions(void **state)
                   counts[SCHED_RUN], batched, solo, joins, counts[SCHED_UNLOAD], held);
     assert_true(joins > 100 && batched > 100 && solo > 100 && held > 100);
     assert_true(counts[SCHED_UNLOAD] > 100);
+    print_message("loads for warmth %zu, waits for one %zu, kept ones evicted for work %zu\n",
+                  counts[SCHED_LOAD], warm_waits, kept_evicted);
+    assert_true(counts[SCHED_LOAD] > 100 && warm_waits > 100 && kept_evicted > 10);
     print_message("claims %zu (%zu against the same class, %zu on a claimed device), %zu in vain\n",
                   claims, claims_strict, claims_moved, claims_vain);
     assert_true(claims > 100 && claims_strict > 100 && claims_moved > 20 && claims_vain > 100);

@@ -1,0 +1,255 @@
+"""Finished tasks leave memory for the history view; every read sees them as before."""
+
+import contextlib
+import json
+import random
+import time
+
+import pytest
+from conftest import QUICK
+from server import Lost, wait_until
+
+
+def in_memory(c):
+    """Tasks in memory, by state."""
+    return {k.split('"')[1]: int(v) for k, v in c.metrics().items() if k.startswith("headrace_tasks{")}
+
+
+def left(c, ended=0):
+    """Waits until all but `ended` finished tasks have left memory."""
+    def look():
+        m = in_memory(c)
+        return sum(v for k, v in m.items() if k not in ("queued", "running")) <= ended
+    wait_until(look, 10, "finished tasks to leave memory")
+
+
+@pytest.fixture(scope="module")
+def past(server):
+    """One task of each end, all of them in the history; {name: task as it was read before}."""
+    c = server.client()
+    ids = {
+        "fine": c.new({"a": 1, "b": "ü"}, metadata={"k": "v"}, key="once"),
+        "failed": c.new({"x": 1, "fail": "final"}),
+        "retried": c.new({"x": 2, "fail": "retryable", "fail_attempts": [1]}),
+        "canceled": c.new(1, delay_s=600),
+        "expired": c.new(2, delay_s=0, deadline_s=1, model="echo", priority="batch",
+                         metadata={"late": "yes"}) if False else c.new({"sleep_ms": 5000}, deadline_s=1),
+        "large": c.new({"pad": "x" * 70000}),
+    }
+    c.post(f"/v1/tasks/{ids['canceled']}/cancel").expect(200)
+    before = {name: c.done(id) for name, id in ids.items()}
+    c.new("live", delay_s=3600)
+    left(c)
+    yield before
+    c.close()
+
+
+def test_reads_are_as_before(client, past):
+    for name, task in past.items():
+        assert client.task(task["id"]) == task, name
+        assert client.task(task["id"], "?wait=5") == task, name
+    assert client.task(past["fine"]["id"], "?include=input")["input"] == {"a": 1, "b": "ü"}
+    assert past["fine"]["metadata"] == {"k": "v"} and past["failed"]["error"]["code"] == "model_error"
+    assert past["expired"]["status"] == "expired" and past["canceled"]["status"] == "canceled"
+
+
+def test_events_are_replayed(client, past):
+    events = [e.data["status"] for e in client.events(past["retried"]["id"]) if e.name == "status"]
+    assert events == ["queued", "running", "queued", "running", "succeeded"]
+    last = [e for e in client.events(past["fine"]["id"])][-1]
+    assert last.data["task"] == past["fine"]
+    assert client.get(f"/v1/tasks/{past['fine']['id']}/events",
+                      headers={"Last-Event-ID": last.id}).status == 204
+
+
+def test_nothing_changes_them(client, past):
+    for name, task in past.items():
+        p = client.post(f"/v1/tasks/{task['id']}/cancel").problem(409, "already_terminal")
+        assert task["status"] in p["detail"], name
+        assert client.get(f"/v1/tasks/{task['id']}/logs").status == 200
+        assert client.task(task["id"]) == task
+
+
+def test_retry_makes_a_new_one(client, past):
+    new = client.post(f"/v1/tasks/{past['fine']['id']}/retry").expect(201).json
+    assert new["retry_of"] == past["fine"]["id"] and new["id"] != past["fine"]["id"]
+    assert client.done(new["id"])["output"] == {"a": 1, "b": "ü"}
+    again = client.post(f"/v1/tasks/{past['large']['id']}/retry").expect(201).json
+    assert client.done(again["id"])["status"] == "succeeded"
+
+
+def test_a_repeat_finds_its_task(client, past):
+    r = client.submit({"a": 1, "b": "ü"}, key="once", metadata={"k": "v"})
+    assert r.expect(202).json["id"] == past["fine"]["id"] and r.headers["idempotent-replayed"] == "true"
+    client.submit({"a": 2}, key="once", metadata={"k": "v"}).problem(422, "idempotency_mismatch")
+    r = client.submit({"a": 1, "b": "ü"}, key="once", wait=5, metadata={"k": "v"})
+    assert r.expect(200).json == past["fine"]
+    lines = [json.dumps({"model": "echo", "input": i, "idempotency_key": f"line-{i}"}) for i in range(4)]
+    def batch():
+        r = client.post("/v1/tasks:batch", "\n".join(lines).encode(),
+                        headers={"Content-Type": "application/x-ndjson"})
+        return [json.loads(line) for line in r.expect(200).body.splitlines()]
+    first = [a["task"]["id"] for a in batch()]
+    for id in first:
+        client.done(id)
+    left(client)
+    second = batch()
+    assert [a["task"]["id"] for a in second] == first
+    assert all(a["replayed"] and a["task"]["status"] == "succeeded" for a in second)
+
+
+def test_delete_forgets_the_payload(client):
+    secret = "wipe-me-" + "s" * 300
+    id = client.run({"secret": secret})["id"]
+    left(client)
+    assert client.delete(f"/v1/tasks/{id}").status == 204
+    task = client.task(id, "?include=input")
+    assert task["input"] is None and task["output"] is None and task["data_removed"] is True
+    assert client.delete(f"/v1/tasks/{id}").status == 204
+    client.post(f"/v1/tasks/{id}/retry").problem(410, "gone")
+
+
+def test_a_delete_races_with_the_hand_over(client):
+    """Deleted at the very moment in which they leave memory: never is the payload back."""
+    for i in range(30):
+        id = client.run({"secret": i})["id"]
+        time.sleep(random.random() * 0.03)
+        assert client.delete(f"/v1/tasks/{id}").status == 204
+        assert client.task(id)["output"] is None
+        left(client)
+        assert client.task(id)["output"] is None
+
+
+def test_files_of_finished_tasks(model_server):
+    c = model_server.client()
+    task = c.run({"prompt": "a bag", "steps": 1}, model="fashion-diffusion", seconds=120)
+    file = task["output"]["images"][0]["$file"]
+    before = c.get(f"/v1/files/{file}").expect(200).json
+    content = c.get(f"/v1/files/{file}/content").expect(200).body
+    left(c)
+    assert c.get(f"/v1/files/{file}").expect(200).json | {"task": 0} == before | {"task": 0}
+    assert c.get(f"/v1/files/{file}/content").expect(200).body == content
+    part = c.get(f"/v1/files/{file}/content", headers={"Range": "bytes=1-3"}).expect(206)
+    assert part.body == b"PNG"
+    etag = c.get(f"/v1/files/{file}/content").headers["etag"]
+    assert c.get(f"/v1/files/{file}/content", headers={"If-None-Match": etag}).status == 304
+    assert (model_server.data / "files" / file).exists()
+    model_server.kill()
+    model_server.start()
+    c = model_server.client()
+    assert c.get(f"/v1/files/{file}/content").expect(200).body == content
+    assert c.delete(f"/v1/tasks/{task['id']}").status == 204
+    c.get(f"/v1/files/{file}").problem(404, "not_found")
+    wait_until(lambda: not (model_server.data / "files" / file).exists(), 5, "the file to go")
+
+
+def test_lists_are_one(servers):
+    """Live and finished tasks, in memory and out of it, under any filter and page size: as if all
+    were in one place."""
+    server = servers(QUICK)
+    c = server.client()
+    chance, made = random.Random(4), []
+    for i in range(120):
+        state = chance.choice(["succeeded", "failed", "canceled", "queued"])
+        priority = chance.choice(["standard", "batch", "critical"])
+        if state == "queued":
+            id = c.new(i, delay_s=900, priority=priority)
+        elif state == "canceled":
+            id = c.new(i, delay_s=900, priority=priority)
+            c.post(f"/v1/tasks/{id}/cancel").expect(200)
+        else:
+            id = c.new({"i": i} | ({"fail": "final"} if state == "failed" else {}), priority=priority)
+        made.insert(0, (id, state, priority))
+        if i % 40 == 39:
+            left(c, ended=30)
+    for id, state, _ in made:
+        if state != "queued":
+            c.done(id)
+    for _ in range(2):
+        for _ in range(12):
+            states = chance.sample(["succeeded", "failed", "canceled", "queued"], chance.randint(1, 4))
+            priorities = chance.sample(["standard", "batch", "critical"], chance.randint(1, 3))
+            got = c.list(status=",".join(states), priority=",".join(priorities), limit=chance.randint(1, 30))
+            assert [t["id"] for t in got] == [id for id, s, p in made if s in states and p in priorities]
+        assert [t["id"] for t in c.list(model="echo:1", limit=50)] == [m[0] for m in made]
+        left(c)
+
+
+def test_retention_in_the_history(servers):
+    server = servers(QUICK + "history: {max_tasks: 20}\n")
+    c = server.client()
+    short = c.run("short", retention_s=3)["id"]
+    left(c)
+    assert c.task(short)["output"] == "short"
+    wait_until(lambda: c.get(f"/v1/tasks/{short}").status == 410, 10, "its retention to be over")
+    ids = [c.run(i)["id"] for i in range(60)]
+    wait_until(lambda: c.metrics()["headrace_history_tasks"] == 20, 10, "the bound")
+    c.get(f"/v1/tasks/{ids[0]}").problem(410, "gone")
+    assert c.task(ids[-1])["output"] == 59 and len(c.list()) == 20
+
+
+def test_a_crash_at_any_moment_loses_nothing(servers):
+    server = servers(QUICK)
+    c = server.client()
+    ids, chance = {}, random.Random(9)
+    for round in range(8):
+        end = time.monotonic() + chance.uniform(0.2, 1.2)
+        while time.monotonic() < end:
+            r = c.submit({"n": len(ids)}, wait=10).expect(200)
+            ids[r.json["id"]] = r.json
+        server.kill()
+        server.start()
+        c = server.client()
+        for id in chance.sample(sorted(ids), min(40, len(ids))):
+            assert c.task(id) == ids[id]
+    left(c)
+    assert {t["id"]: t["output"] for t in c.list(limit=200)} == {k: t["output"] for k, t in ids.items()}
+    wait_until(lambda: c.metrics()["headrace_history_tasks"] == len(ids), 5, "the count")
+
+
+def test_the_disk_stays_bounded(servers):
+    """Segments are recycled and old tasks go: a long run takes no more room than a short one."""
+    server = servers(QUICK + "log: {segment_size: 256KiB}\nhistory: {max_tasks: 500}\n")
+    c = server.client()
+    line = json.dumps({"model": "echo", "input": {"pad": "x" * 300}})
+    body = "\n".join([line] * 1000).encode()
+
+    def run(times):
+        for _ in range(times):
+            r = c.post("/v1/tasks:batch", body, headers={"Content-Type": "application/x-ndjson"}).expect(200)
+            answers = [json.loads(x) for x in r.body.splitlines()]
+            assert all(a["status"] == 202 for a in answers), next(a for a in answers if a["status"] != 202)
+            c.done(answers[-1]["task"]["id"])
+
+    def size():
+        return sum(f.stat().st_blocks * 512 for d in ("log", "spill") for f in (server.data / d).iterdir()) + \
+            sum((server.data / f).stat().st_blocks * 512 for f in ("history.sqlite", "history.sqlite-wal"))
+
+    run(10)
+    left(c)
+    early = size()
+    run(40)
+    left(c)
+    wait_until(lambda: c.metrics()["headrace_history_tasks"] <= 500, 20, "old tasks to go")
+    wait_until(lambda: size() < 2 * early + 4 * 2**20, 30, "segments to be recycled")
+
+
+def test_a_view_that_is_garbage(servers):
+    server = servers(QUICK, start=False)
+    server.start()
+    c = server.client()
+    id = c.run("kept")["id"]
+    left(c)
+    server.stop()
+    path = server.data / "history.sqlite"
+    for name in ("history.sqlite-wal", "history.sqlite-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            (server.data / name).unlink()
+    good = path.read_bytes()
+    path.write_bytes(b"garbage" * 1000)
+    with pytest.raises((AssertionError, Lost, RuntimeError)):
+        server.start()
+    assert "history rebuild" in server.log_tail(20)
+    path.write_bytes(good)
+    server.start()
+    assert server.client().task(id)["output"] == "kept"
