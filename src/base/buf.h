@@ -5,6 +5,8 @@
 
 #include "base/types.h"
 
+#include <string.h>
+
 typedef struct {
     uint8_t *data;
     size_t len, cap;
@@ -12,23 +14,66 @@ typedef struct {
 
 void buf_done(Buf *b);                 /* frees; the Buf is empty again */
 void buf_clear(Buf *b);                /* len = 0, memory kept */
-uint8_t *buf_extend(Buf *b, size_t n); /* n more bytes, uninitialised; where they begin */
 void buf_reserve(Buf *b, size_t n);    /* room for n more bytes */
 void buf_drop(Buf *b, size_t n);       /* remove the first n bytes */
-void buf_put(Buf *b, const void *p, size_t n);
-void buf_puts(Buf *b, const char *z);
-void buf_put_str(Buf *b, Str s);
-void buf_putc(Buf *b, char c);
 void buf_printf(Buf *b, const char *fmt, ...) HR_PRINTF(2, 3);
 void buf_vprintf(Buf *b, const char *fmt, va_list ap);
 const char *buf_z(Buf *b); /* NUL behind the end (not counted); borrowed */
 Str buf_str(const Buf *b); /* borrowed view */
 
+/* What is called for every field of every record is here, to be inlined. */
+
+/* n more bytes, uninitialised; where they begin */
+static inline uint8_t *buf_extend(Buf *b, size_t n)
+{
+    if (n > b->cap - b->len) buf_reserve(b, n);
+    uint8_t *at = b->data + b->len;
+    b->len += n;
+    return at;
+}
+
+static inline void buf_put(Buf *b, const void *p, size_t n)
+{
+    if (n) memcpy(buf_extend(b, n), p, n);
+}
+
+static inline void buf_puts(Buf *b, const char *z)
+{
+    buf_put(b, z, strlen(z));
+}
+
+static inline void buf_put_str(Buf *b, Str s)
+{
+    buf_put(b, s.p, s.n);
+}
+
+static inline void buf_putc(Buf *b, char c)
+{
+    *buf_extend(b, 1) = (uint8_t)c;
+}
+
 /* Little-endian integers. */
-void buf_u8(Buf *b, uint8_t v);
-void buf_u16(Buf *b, uint16_t v);
-void buf_u32(Buf *b, uint32_t v);
-void buf_u64(Buf *b, uint64_t v);
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the disk format is little-endian");
+
+static inline void buf_u8(Buf *b, uint8_t v)
+{
+    *buf_extend(b, 1) = v;
+}
+
+static inline void buf_u16(Buf *b, uint16_t v)
+{
+    memcpy(buf_extend(b, sizeof v), &v, sizeof v);
+}
+
+static inline void buf_u32(Buf *b, uint32_t v)
+{
+    memcpy(buf_extend(b, sizeof v), &v, sizeof v);
+}
+
+static inline void buf_u64(Buf *b, uint64_t v)
+{
+    memcpy(buf_extend(b, sizeof v), &v, sizeof v);
+}
 
 /* A reader over bytes. After a read beyond the end `bad` is set and every further read gives 0:
  * check it once, at the end. */
@@ -37,18 +82,66 @@ typedef struct {
     bool bad;
 } Cursor;
 
-Cursor cursor_of(const void *p, size_t n);
-size_t cursor_left(const Cursor *c);
-uint8_t cursor_u8(Cursor *c);
-uint16_t cursor_u16(Cursor *c);
-uint32_t cursor_u32(Cursor *c);
-uint64_t cursor_u64(Cursor *c);
-const uint8_t *cursor_bytes(Cursor *c, size_t n); /* borrowed; NULL when bad */
+static inline Cursor cursor_of(const void *p, size_t n)
+{
+    return (Cursor){(const uint8_t *)p, (const uint8_t *)p + n, false};
+}
+
+static inline size_t cursor_left(const Cursor *c)
+{
+    return c->bad ? 0 : (size_t)(c->end - c->p);
+}
+
+/* Borrowed; NULL when bad. */
+static inline const uint8_t *cursor_bytes(Cursor *c, size_t n)
+{
+    if (c->bad || n > (size_t)(c->end - c->p)) {
+        c->bad = true;
+        return NULL;
+    }
+    const uint8_t *at = c->p;
+    c->p += n;
+    return at;
+}
+
+#define CURSOR_READ(name, type)                                                                    \
+    static inline type name(Cursor *c)                                                             \
+    {                                                                                              \
+        type v = 0;                                                                                \
+        const uint8_t *at = cursor_bytes(c, sizeof v);                                             \
+        if (at) memcpy(&v, at, sizeof v);                                                          \
+        return v;                                                                                  \
+    }
+
+CURSOR_READ(cursor_u8, uint8_t)
+CURSOR_READ(cursor_u16, uint16_t)
+CURSOR_READ(cursor_u32, uint32_t)
+CURSOR_READ(cursor_u64, uint64_t)
+#undef CURSOR_READ
 
 /* Little-endian at a place, unaligned. */
-uint32_t load_u32(const void *p);
-uint64_t load_u64(const void *p);
-void store_u32(void *p, uint32_t v);
-void store_u64(void *p, uint64_t v);
+static inline uint32_t load_u32(const void *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static inline uint64_t load_u64(const void *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static inline void store_u32(void *p, uint32_t v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+static inline void store_u64(void *p, uint64_t v)
+{
+    memcpy(p, &v, sizeof v);
+}
 
 #endif

@@ -1,12 +1,13 @@
-/* pool.c: slabs of 64 KiB, aligned to their size, so that an object's address names its slab.
+/* pool.c: slabs of 256 KiB, aligned to their size, so that an object's address names its slab. They
+ * are mapped each for itself: what was never used of one takes no memory.
  *
  * P1  A slab is in `partial` exactly while it has a free place. */
 #include "base/pool.h"
 
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-#define SLAB_BYTES ((size_t)64 * KIB)
+#define SLAB_BYTES ((size_t)256 * KIB)
 
 /* The sanitizer must see each object's life. */
 #if defined(__SANITIZE_ADDRESS__)
@@ -40,9 +41,14 @@ void pool_init(Pool *p, size_t size)
 
 static Slab *slab_new(Pool *p)
 {
-    Slab *s = aligned_alloc(SLAB_BYTES, SLAB_BYTES);
-    CHECK(s);
-    *s = (Slab){0};
+    /* Twice as much, and what lies outside the alignment goes back. */
+    uint8_t *at = mmap(NULL, 2 * SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                       -1, 0);
+    CHECK(at != MAP_FAILED);
+    size_t before = (size_t)(-(uintptr_t)at & (SLAB_BYTES - 1));
+    if (before) munmap(at, before);
+    munmap(at + before + SLAB_BYTES, SLAB_BYTES - before);
+    Slab *s = (Slab *)(void *)(at + before);
     list_init(&s->link);
     list_push_front(&p->partial, &s->link);
     return s;
@@ -86,7 +92,7 @@ void pool_give(Pool *p, void *object)
     if (s->used) return;
     list_del(&s->link);
     if (p->spare) {
-        free(s);
+        munmap(s, SLAB_BYTES);
         return;
     }
     p->spare++;
@@ -99,6 +105,6 @@ void pool_done(Pool *p)
         Slab *s = LIST_FIRST(&p->partial, Slab, link);
         CHECK(s->used == 0);
         list_del(&s->link);
-        free(s);
+        munmap(s, SLAB_BYTES);
     }
 }

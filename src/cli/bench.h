@@ -30,8 +30,8 @@ void hist_add(Hist *h, uint64_t v);
 uint64_t hist_at(const Hist *h, double q);
 double hist_mean(const Hist *h);
 /* Corrects a closed loop for coordinated omission, as HdrHistogram's
- * copyCorrectedForCoordinatedOmission: a value v stands for v, v − interval, v − 2 interval, … ≥
- * interval: the requests that would have been sent, every interval, had the client not waited. */
+ * copyCorrectedForCoordinatedOmission does: a value v stands for v, v − interval, v − 2 interval
+ * and so on, down to one interval: what would have been sent had the client not waited. */
 void hist_correct(const Hist *h, uint64_t interval, Hist *ret);
 
 /* ---- answers (bench_http.c): pure ---- */
@@ -108,8 +108,8 @@ typedef struct {
 #define LOAD_WAIT_S 60 /* Prefer: wait; the most the server grants */
 void load_put_request(const Load *l, Buf *ret);
 void load_put_output(const Load *l, Buf *ret); /* what an echo's answer must hold */
-/* What is wrong with an answer, and in *ret_part where; NULL: nothing, and *ret_part is the last line
- * of a batch. getting: the answer to the GET of LOAD_BATCH_GET. output: "" or what it must hold. */
+/* What is wrong with an answer, and in *ret_part where; NULL: nothing, and *ret_part is a batch's
+ * last line. getting: the answer to the GET of LOAD_BATCH_GET. output: "" or what it must hold. */
 const char *load_check(const Load *l, bool getting, int status, Str body, Str output,
                        Str *ret_part);
 void load_put_reason(Str text, Buf *ret); /* a refusal's detail, clean */

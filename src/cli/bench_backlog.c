@@ -3,7 +3,7 @@
  *
  * backlog: the queue is kept at N tasks of one model and one class: as many are submitted, by
  * tasks:batch, as the worker has taken out at the other end. So every task that counts has gone
- * into a queue of N and come out of it, and a short and a long queue see the same traffic. (A paused
+ * into a queue of N and come out of it; a short and a long queue see the same traffic. (A paused
  * model's backlog beside the traffic would only lie there; a backlog of a lower class would run, or
  * not, as time allows, and change what is measured; single submits would not keep up with the
  * worker, and the queue would not keep its length.)
@@ -109,10 +109,9 @@ static int measure_restart(Bench *b, uint64_t tasks, const char *const *sets)
     row->whole = true;
     double s = (double)b->server.start_ns / 1e9;
     if (process_use(b->pid, &use)) row->rss = use.rss;
-    buf_printf(&row->note,
-               "%.2f s from the start of the process until it was ready, with %llu "
-               "queued tasks",
-               s, (unsigned long long)tasks);
+    buf_printf(&row->note, "%.2f s from the start of the process until it was ready, with ", s);
+    put_grouped(&row->note, tasks);
+    buf_puts(&row->note, " queued tasks");
     row_member(row, "tasks", "%llu", (unsigned long long)tasks);
     row_member(row, "ready_s", "%.4f", s);
     if (row->rss) row_member(row, "rss_peak_bytes", "%llu", (unsigned long long)use.rss_peak);

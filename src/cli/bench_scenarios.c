@@ -176,8 +176,8 @@ static int scenario_busy(Bench *b)
 }
 
 const Scenario scenarios[] = {
-    {"submit", scenario_submit, true},   {"roundtrip", scenario_roundtrip, true},
-    {"batch", scenario_batch, true},     {"latency", scenario_latency, true},
-    {"busy", scenario_busy, false},      {"memory", scenario_memory, false},
+    {"submit", scenario_submit, true},    {"roundtrip", scenario_roundtrip, true},
+    {"batch", scenario_batch, true},      {"latency", scenario_latency, true},
+    {"busy", scenario_busy, false},       {"memory", scenario_memory, false},
     {"backlog", scenario_backlog, false}, {NULL, NULL, false},
 };

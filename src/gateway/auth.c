@@ -84,6 +84,7 @@ bool auth_check(Exchange *x)
     }
     x->scopes = k->scopes;
     x->any_tenant = (k->scopes & SCOPE_ADMIN) != 0;
+    x->foreign_worker = k != &g->keys[g->keys_len - 1]; /* the last one: server.c */
     if (k->tenant[0]) x->tenant = str_from(k->tenant);
     if (auth_scope(x, r->scope)) return true;
     problem_say(x, 403, CODE_FORBIDDEN, NULL, "the key lacks the scope %s", scope_names(r->scope));

@@ -1,6 +1,9 @@
 /* POST /v1/tasks:batch: one submit a line, one answer a line, in order; both directions stream.
  * Lines are independent: one that is refused changes nothing for the others. A line whose input
- * must be stored first holds up those behind it. */
+ * must be stored first holds up those behind it.
+ *
+ * With `Prefer: wait=N` all lines are submitted as they come, and each is answered when its task
+ * has ended: the batch watches the first one that is not answered yet. */
 #include "gateway/internal.h"
 
 #include <stdio.h>
@@ -21,9 +24,23 @@ typedef struct {
     bool over;      /* the body has ended, or no more of it counts */
     BigInput *big;  /* a line that is being stored */
     Repeat *repeat; /* a line whose task the history view is asked for */
-    List stalled;   /* in Gateway.stalled: the log has no room for the next line until a commit */
-    uint64_t stalled_ms; /* since when; 0: it is not */
+    List later;          /* in Gateway.batches: gateway_go_on comes back to it */
+    uint64_t stalled_ms; /* since when the log has no room for the next line; 0: it has */
+
+    bool minimal;        /* of a task id and status only */
+    bool waits;          /* answers wait for the end of their tasks … */
+    uint64_t wait_until_ms; /* … until then (loop's time); 0: no longer */
+    Buf queue;           /* of Waiting */
+    size_t queue_at;     /* answered up to here */
+    Buf refusals;        /* text of the queue's refusals */
+    size_t refusals_at;
 } Batch;
+
+typedef struct { /* an answer in its turn */
+    uint64_t no; /* 0: a refusal */
+    uint32_t refusal_len;
+    bool repeat;
+} Waiting;
 
 struct Repeat {
     PastQuery q;
@@ -40,11 +57,18 @@ static void put_refusal(Batch *b, const Problem *p)
     buf_printf(out, "{\"status\":%d,\"error\":", p->status);
     problem_json(out, p, (Str){"", 0});
     buf_put(out, "}\n", 2);
-    exchange_put(b->x, buf_str(out), g->p.last_seq(g->p.ctx));
+    if (b->waits) {
+        Waiting w = {.refusal_len = (uint32_t)out->len};
+        buf_put(&b->queue, &w, sizeof w);
+        buf_put_str(&b->refusals, buf_str(out));
+    } else {
+        exchange_put(b->x, buf_str(out), g->p.last_seq(g->p.ctx));
+    }
 }
 
 static void past_answered(PastQuery *q);
 
+/* no: 0 when the history view has been asked already. */
 static void put_task(Batch *b, Task *t, uint64_t no, bool repeat)
 {
     Gateway *g = b->x->g;
@@ -63,11 +87,59 @@ static void put_task(Batch *b, Task *t, uint64_t no, bool repeat)
     }
     Buf *out = &g->lines;
     buf_clear(out);
-    buf_puts(out,
-             repeat ? "{\"status\":202,\"replayed\":true,\"task\":" : "{\"status\":202,\"task\":");
-    render_task(g, t, false, false, out);
+    buf_puts(out, b->waits && task_state_terminal((TaskState)t->state) ? "{\"status\":200"
+                                                                       : "{\"status\":202");
+    buf_puts(out, repeat ? ",\"replayed\":true,\"task\":" : ",\"task\":");
+    if (b->minimal)
+        render_task_minimal(g, t, out);
+    else
+        render_task(g, t, false, false, out);
     buf_put(out, "}\n", 2);
     exchange_put(b->x, buf_str(out), task_last_seq(t));
+}
+
+/* The line was accepted: its answer goes out, or waits for its turn. */
+static void accepted(Batch *b, Task *t, uint64_t no, bool repeat)
+{
+    Waiting w = {.no = no, .repeat = repeat};
+    if (b->waits)
+        buf_put(&b->queue, &w, sizeof w);
+    else
+        put_task(b, t, no, repeat);
+}
+
+/* Answers what has its turn, up to a task that is not at its end. */
+static void answer_some(Batch *b)
+{
+    Gateway *g = b->x->g;
+    while (b->queue_at < b->queue.len && !b->repeat && b->x->watching == WATCH_NONE) {
+        Waiting w;
+        memcpy(&w, b->queue.data + b->queue_at, sizeof w);
+        Task *t = w.no ? core_task(core_of(g), w.no) : NULL;
+        uint64_t now = uv_now(g->loop);
+        if (t && !task_state_terminal((TaskState)t->state) && now < b->wait_until_ms &&
+            !g->draining) {
+            watch_task(b->x, t, WATCH_BATCH, (uint32_t)(b->wait_until_ms - now));
+            return;
+        }
+        b->queue_at += sizeof w;
+        if (w.no) {
+            put_task(b, t, w.no, w.repeat);
+        } else {
+            Str text = {(char *)b->refusals.data + b->refusals_at, w.refusal_len};
+            b->refusals_at += w.refusal_len;
+            exchange_put(b->x, text, g->p.last_seq(g->p.ctx));
+        }
+    }
+}
+
+void batch_wake(Exchange *x, bool wait_over)
+{
+    Batch *b = x->state;
+    watch_stop(x);
+    if (wait_over) b->wait_until_ms = 0;
+    /* Not from here: the caller walks over those who watch. */
+    if (list_empty(&b->later)) list_push_back(&x->g->batches, &b->later);
 }
 
 static void past_answered(PastQuery *q)
@@ -93,7 +165,7 @@ static void big_stored(BigInput *big)
     b->big = NULL;
     submit_big_free(big);
     if (fine)
-        put_task(b, t, no, repeat);
+        accepted(b, t, no, repeat);
     else
         put_refusal(b, &p);
     pump(b);
@@ -136,13 +208,13 @@ static bool one_line(Batch *b, Str line)
             (!b->stalled_ms || now_ms - b->stalled_ms < STALL_MAX_MS)) {
             if (!b->stalled_ms) b->stalled_ms = MAX(now_ms, 1);
             submit_done(&s);
-            list_push_back(&g->stalled, &b->stalled);
+            if (list_empty(&b->later)) list_push_back(&g->batches, &b->later);
             return false;
         }
         b->stalled_ms = 0;
         if (fine) {
             submit_done(&s);
-            put_task(b, t, no, repeat);
+            accepted(b, t, no, repeat);
             return true;
         }
     }
@@ -164,7 +236,8 @@ static void too_many(Batch *b)
 static void pump(Batch *b)
 {
     Exchange *x = b->x;
-    while (!b->big && !b->repeat && list_empty(&b->stalled) && b->at < b->in.len) {
+    bool stalled = false;
+    while (!b->big && (!b->repeat || b->waits) && !stalled && b->at < b->in.len) {
         const char *first = (char *)b->in.data + b->at;
         size_t left = b->in.len - b->at;
         const char *end = memchr(first, '\n', left);
@@ -189,7 +262,7 @@ static void pump(Batch *b)
             b->lines++;
         } else {
             b->at = (size_t)((const uint8_t *)first - b->in.data);
-            break;
+            stalled = true;
         }
     }
     if (b->at) {
@@ -197,10 +270,11 @@ static void pump(Batch *b)
         b->at = 0;
     }
     bool paused = x->paused_in;
-    bool waits = b->big || b->repeat || !list_empty(&b->stalled);
+    answer_some(b);
+    bool waits = b->big || (b->repeat && !b->waits) || stalled;
     x->paused_in = waits && b->in.len > AHEAD_MAX;
     /* After either of these, x may be gone. */
-    if (b->over && !waits && !b->in.len)
+    if (b->over && !waits && !b->in.len && !b->repeat && b->queue_at == b->queue.len)
         exchange_end(x);
     else if (paused && !x->paused_in)
         server_resume_body(x);
@@ -221,7 +295,9 @@ static void drop(Exchange *x)
     Batch *b = x->state;
     if (b->big) b->big->x = NULL;
     if (b->repeat) b->repeat->b = NULL;
-    list_del(&b->stalled);
+    list_del(&b->later);
+    buf_done(&b->queue);
+    buf_done(&b->refusals);
     buf_done(&b->in);
     mem_free(b);
     x->state = NULL;
@@ -229,26 +305,31 @@ static void drop(Exchange *x)
 
 bool gateway_go_on(Gateway *g)
 {
-    if (list_empty(&g->stalled)) return false;
+    if (list_empty(&g->batches)) return false;
     List now;
     list_init(&now);
-    while (!list_empty(&g->stalled)) {
-        Batch *b = LIST_FIRST(&g->stalled, Batch, stalled);
-        list_del(&b->stalled);
-        list_push_back(&now, &b->stalled);
+    while (!list_empty(&g->batches)) {
+        Batch *b = LIST_FIRST(&g->batches, Batch, later);
+        list_del(&b->later);
+        list_push_back(&now, &b->later);
     }
     while (!list_empty(&now)) { /* one that ends meanwhile takes itself out */
-        Batch *b = LIST_FIRST(&now, Batch, stalled);
-        list_del(&b->stalled);
+        Batch *b = LIST_FIRST(&now, Batch, later);
+        list_del(&b->later);
         pump(b);
     }
-    return !list_empty(&g->stalled);
+    return !list_empty(&g->batches);
 }
 
 void batch_post(Exchange *x)
 {
+    uint32_t wait_s;
+    if (!query_prefer_wait(x, &wait_s)) return;
     Batch *b = mem_new(sizeof *b);
-    list_init(&b->stalled);
+    list_init(&b->later);
+    b->minimal = query_prefer_minimal(x);
+    b->waits = wait_s > 0;
+    b->wait_until_ms = wait_s ? uv_now(x->g->loop) + (uint64_t)wait_s * 1000 : 0;
     b->x = x;
     x->state = b;
     x->drop = drop;

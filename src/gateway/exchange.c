@@ -51,6 +51,8 @@ void exchange_free(Exchange *x)
     watch_stop(x);
     if (x->drop) x->drop(x);
     x->drop = NULL;
+    mem_free(x->retry_key);
+    x->retry_key = NULL;
     if (x->held) g->held_len--;
     list_del(&x->hold);
     list_del(&x->link);
@@ -259,7 +261,7 @@ void exchange_start_gateway(Gateway *g)
 {
     list_init(&g->held);
     list_init(&g->held_texts);
-    list_init(&g->stalled);
+    list_init(&g->batches);
 }
 
 bool exchange_nothing_held(const Gateway *g)

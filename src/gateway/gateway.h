@@ -28,6 +28,7 @@ typedef struct {
     uint32_t max_batch, batch_delay_ms;
     bool continuous;
     uint64_t memory_bytes;
+    uint32_t min_warm; /* devices that are to keep it loaded */
 } WorkerModel;
 
 typedef struct {
@@ -38,6 +39,7 @@ typedef struct {
 typedef struct {
     Str name, region, former_id, runtime;
     int64_t pid;
+    bool foreign; /* it came with another key than that of `serve`'s own workers */
     const WorkerDevice *devices;
     size_t devices_len;
     const WorkerModel *models;
@@ -144,6 +146,8 @@ typedef struct GatewayPorts {
                          Str name, Str type, uint64_t owner_task);
     Decision (*delete_file)(void *ctx, uint64_t file_no);
     Decision (*pause_model)(void *ctx, Str name, bool paused);
+    /* Keep the model loaded on so many devices, at most 64; −1: as its model.yaml says. */
+    Decision (*warm_model)(void *ctx, Str name, int replicas);
     Decision (*worker_order)(void *ctx, Str worker_id,
                              Str order /* "drain", "cordon", "uncordon" */);
 
@@ -160,6 +164,9 @@ typedef struct GatewayPorts {
 
     /* Reading. */
     QueueEstimate (*estimate)(void *ctx, const Task *t);
+    /* Why t cannot start, however long it waits its turn: ,"reason":"…","reason_code":"…", or
+     * nothing. NULL: nobody knows. */
+    void (*queue_reason)(void *ctx, const Task *t, Buf *ret);
     void (*workers_json)(void *ctx, Str only_id /* empty: all, as an array */,
                          Buf *ret); /* empty ret: not found */
     void (*model_json)(void *ctx, const ModelEntry *m,

@@ -57,7 +57,8 @@ typedef enum {
     WATCH_SUBMIT /* 202 when it is not met */,
     WATCH_FINISH,
     WATCH_CHANGE,
-    WATCH_EVENTS
+    WATCH_EVENTS,
+    WATCH_BATCH /* the first task of a batch that is not answered yet */
 } WatchMode;
 
 /* Stream text that waits for its records: pieces in order, each with the sequence it needs. */
@@ -104,9 +105,12 @@ struct Exchange {
     bool head_only, answered, ended, close;
     bool chunked, exclusive; /* exclusive: the next request of this connection waits for its end */
     bool held;               /* out waits in Gateway.held for hold_seq */
+    bool foreign_worker;     /* its key is not that of `serve`'s own workers */
     bool body_whole;         /* ROUTE_STREAM_IN: the body has ended */
     bool paused_in;          /* take no more body for now */
     char want_range[64], want_match[80]; /* of a file's content: Range, If-None-Match; or "" */
+    struct RetryKey *retry_key;          /* of a retry with an Idempotency-Key; owned */
+    bool asked;                          /* waits for the history view: nothing is parsed before */
     bool wanted_wait;                    /* a submit with `Prefer: wait` */
     bool with_input;                     /* the answer is to show the task's input */
     bool counted;
@@ -166,7 +170,7 @@ struct Gateway {
     List held; /* of Exchange.hold, by hold_seq */
     size_t held_len;
     List held_texts; /* of HeldText.link */
-    List stalled;    /* of Batch.stalled */
+    List batches;    /* of Batch.later: gateway_go_on takes them up */
     Exchange *spare[256];
     size_t spare_len, exchanges; /* live ones */
 
@@ -253,6 +257,7 @@ void problem_say(Exchange *x, int status, Code code, const char *field, const ch
 
 /* ---- render.c ---- */
 void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Buf *b);
+void render_task_minimal(Gateway *g, const Task *t, Buf *b); /* id and status */
 void render_file(Gateway *g, const File *f, Buf *b);
 void render_event(Gateway *g, const Task *t, const TaskEvent *e,
                   Buf *b); /* JSON of a status event */
@@ -267,6 +272,8 @@ bool query_uint(Exchange *x, const char *name, uint64_t max, uint64_t *ret,
                 bool *ret_given); /* false: answered */
 /* `Prefer: wait=N`: seconds (0: not asked for); false: answered. */
 bool query_prefer_wait(Exchange *x, uint32_t *ret_s);
+/* `Prefer: return=minimal`: of a task only id and status. */
+bool query_prefer_minimal(const Exchange *x);
 /* The task of params[0], visible to the caller. NULL: answered; or it has left memory, and `past` is
  * called later with what the history view has (or that answers). */
 Task *query_task(Exchange *x, TaskHandler past);
@@ -325,6 +332,7 @@ void submit_big_free(BigInput *b);
 
 void submit_post(Exchange *x);
 void batch_post(Exchange *x);
+void batch_wake(Exchange *x, bool wait_over); /* what it watched has ended, or is waited for no more */
 
 /* ---- tasks.c ---- */
 void tasks_answer(Exchange *x, Task *t, int status, bool with_input);
@@ -375,6 +383,7 @@ void view_model(Exchange *x);
 void view_version(Exchange *x);
 void view_pause(Exchange *x);
 void view_resume(Exchange *x);
+void view_warm(Exchange *x);
 void view_queues(Exchange *x);
 void view_tenants(Exchange *x);
 

@@ -57,7 +57,11 @@ static const char schemas[] =
     "\"not_before_at\":{\"type\":\"string\","
     "\"format\":\"date-time\"},\"queue\":{\"type\":\"object\","
     "\"properties\":{\"ahead\":{\"type\":[\"integer\",\"null\"]},"
-    "\"estimated_start_at\":{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"}}},"
+    "\"estimated_start_at\":{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"},"
+    "\"reason\":{\"type\":\"string\",\"description\":\"Why it cannot start now, however long it "
+    "waits its turn; missing when only its turn has not come\"},"
+    "\"reason_code\":{\"type\":\"string\",\"enum\":[\"paused\",\"no_worker\",\"no_memory\","
+    "\"load_failed\",\"unavailable\"]}}},"
     "\"metrics\":{\"type\":\"object\",\"properties\":{\"queue_ms\":{\"type\":\"integer\"},"
     "\"run_ms\":{\"type\":\"integer\"},"
     "\"device_ms\":{\"type\":\"integer\"},\"batch_size\":{\"type\":\"integer\"}}},"
@@ -92,7 +96,16 @@ static const char schemas[] =
     "\"ModelVersion\":{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},"
     "\"version\":{\"type\":\"string\"},"
     "\"digest\":{\"type\":\"string\"},\"paused\":{\"type\":\"boolean\"},"
-    "\"info\":{\"type\":\"object\"}}},"
+    "\"info\":{\"type\":\"object\"},"
+    "\"schedulable\":{\"type\":\"boolean\"},\"reason\":{\"type\":\"string\"},"
+    "\"reason_code\":{\"type\":\"string\"},"
+    "\"loaded_on\":{\"type\":\"array\",\"items\":{\"type\":\"object\"}},"
+    "\"warm\":{\"type\":\"object\",\"properties\":{\"replicas\":{\"type\":\"integer\"},"
+    "\"loaded\":{\"type\":\"integer\"},\"ordered\":{\"type\":\"boolean\"},"
+    "\"reason\":{\"type\":\"string\"}}}}},"
+    "\"Warm\":{\"type\":\"object\",\"required\":[\"replicas\"],\"additionalProperties\":false,"
+    "\"properties\":{\"replicas\":{\"type\":[\"integer\",\"null\"],\"minimum\":0,"
+    "\"maximum\":64}}},"
     "\"Model\":{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},"
     "\"latest\":{\"type\":\"string\"},"
     "\"paused\":{\"type\":\"boolean\"},\"versions\":{\"type\":\"array\",\"items\":"
@@ -197,15 +210,15 @@ static void put_parameters(Buf *b, const Route *r)
         q += n;
         while (*q == ' ') q++;
     }
-    if (r->handle == submit_post) {
+    if (r->handle == submit_post || r->handle == tasks_retry)
         put_parameter(
             b, "Idempotency-Key", 15, "header", "{\"type\":\"string\",\"maxLength\":257}",
             "A quoted string: the same key and body answer with the first task, for 24 h and at "
             "least until it has ended",
             false);
+    if (r->handle == submit_post)
         put_parameter(b, "traceparent", 11, "header", "{\"type\":\"string\"}",
                       "W3C trace context, kept with the task", false);
-    }
     if (r->handle == submit_post || r->handle == tasks_get)
         put_parameter(
             b, "Prefer", 6, "header", "{\"type\":\"string\"}",

@@ -21,6 +21,7 @@ static void answered(PastQuery *q)
     if (x) {
         x->state = NULL;
         x->drop = NULL;
+        x->asked = false;
         if (q->err && q->err != ERR_NOT_FOUND) {
             Problem p = problem_of(503, CODE_LOG_STALLED, NULL,
                                    "the history of finished tasks cannot be read now (%s)",
@@ -49,6 +50,7 @@ static void ask(Exchange *x, Asked *a)
     a->q.done = answered;
     x->state = a;
     x->drop = drop;
+    x->asked = true;
     g->p.past(g->p.ctx, &a->q);
 }
 

@@ -144,6 +144,18 @@ bool query_prefer_wait(Exchange *x, uint32_t *ret_s)
     return true;
 }
 
+bool query_prefer_minimal(const Exchange *x)
+{
+    for (size_t i = 0; i < x->req->fields_len; i++) {
+        const HttpField *f = &x->req->fields[i];
+        static const char want[] = "return=minimal";
+        if (f->name.n == 6 && strncasecmp(f->name.p, "Prefer", 6) == 0 &&
+            memmem(f->value.p, f->value.n, want, sizeof want - 1))
+            return true;
+    }
+    return false;
+}
+
 Task *query_task(Exchange *x, TaskHandler past)
 {
     Task *t = NULL;

@@ -26,7 +26,9 @@ static void put_error(const Task *t, Buf *b)
 static void put_queue(Gateway *g, const Task *t, Buf *b)
 {
     QueueEstimate e = g->p.estimate(g->p.ctx, t);
-    if (e.ahead == SIZE_MAX && !e.estimated_start_ns) return;
+    Buf reason = {0};
+    if (g->p.queue_reason) g->p.queue_reason(g->p.ctx, t, &reason);
+    if (e.ahead == SIZE_MAX && !e.estimated_start_ns && !reason.len) return;
     PUT(b, ",\"queue\":{\"ahead\":");
     if (e.ahead == SIZE_MAX)
         PUT(b, "null");
@@ -34,7 +36,9 @@ static void put_queue(Gateway *g, const Task *t, Buf *b)
         json_put_u64(b, e.ahead);
     PUT(b, ",\"estimated_start_at\":");
     json_put_time(b, e.estimated_start_ns);
+    buf_put_str(b, buf_str(&reason));
     buf_putc(b, '}');
+    buf_done(&reason);
 }
 
 static void put_payload(const Core *c, const Payload *p, Buf *b)
@@ -133,6 +137,17 @@ void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Bu
     PUT(b, ",\"seq\":");
     json_put_u64(b, t->created_seq);
     PUT(b, "}}");
+}
+
+void render_task_minimal(Gateway *g, const Task *t, Buf *b)
+{
+    TaskIdText id;
+    core_task_id(core_of(g), t, &id);
+    PUT(b, "{\"id\":\"");
+    buf_put(b, id.z, TASK_ID_LEN);
+    PUT(b, "\",\"status\":\"");
+    buf_puts(b, task_state_name((TaskState)t->state));
+    PUT(b, "\"}");
 }
 
 void gateway_task_json(Gateway *g, const Task *t, bool with_input, Buf *ret)

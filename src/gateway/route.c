@@ -58,6 +58,8 @@ const Route routes[] = {
      "Start no more tasks of a model", "", NULL, 200, "Model"},
     {POST, "/v1/models/{name}/resume", view_resume, SCOPE_OPERATE, ROUTE_BODY_EMPTY,
      "Start tasks of a model again", "", NULL, 200, "Model"},
+    {POST, "/v1/models/{name}/warm", view_warm, SCOPE_OPERATE, ROUTE_JSON,
+     "Keep a model loaded on some devices, ahead of demand", "", "Warm", 200, "Model"},
     {GET, "/v1/workers", view_workers, SCOPE_READ | SCOPE_OPERATE, 0,
      "The workers, what they hold and run", "", NULL, 200, "WorkerList"},
     {GET, "/v1/workers/{id}", view_worker, SCOPE_READ | SCOPE_OPERATE, 0, "One worker", "", NULL,

@@ -32,7 +32,7 @@ struct Conn {
     Buf in;         /* bytes not parsed yet */
     List exchanges; /* in order of request */
     size_t exchanges_len;
-    size_t ahead;        /* bytes of answers that were ready at once, since none was open */
+    size_t ahead;        /* bytes of answers that were put in line since there was none */
     Exchange *receiving; /* its head is parsed, its body is not whole */
     AuthCache auth;
     uint64_t head_ms; /* when the current request's first byte came (0: between requests) */
@@ -112,7 +112,10 @@ static void advance(Conn *c)
 
 static void on_moved(Exchange *x)
 {
-    advance(conn_of(x));
+    Conn *c = conn_of(x);
+    if (!c->busy) c->ahead += x->out.len; /* answered later; what is held counts twice: harmless */
+    advance(c);
+    if (c->in.len) (void)tcp_out(&c->tcp); /* what waited for it goes on: see on_drained */
 }
 
 size_t server_unsent(const Exchange *x)
@@ -130,7 +133,8 @@ static bool blocked(const Conn *c)
     if (c->exchanges_len >= PIPELINE_MAX || tcp_unsent(&c->tcp) > UNSENT_MAX) return true;
     if (list_empty(&c->exchanges)) return false;
     if (c->ahead > UNSENT_MAX) return true; /* keeps I4: answers that wait in line count, too */
-    return CONTAINER_OF(c->exchanges.prev, Exchange, link)->exclusive;
+    const Exchange *last = CONTAINER_OF(c->exchanges.prev, Exchange, link);
+    return last->exclusive || last->asked;
 }
 
 static void take_body(void *ctx, Str piece)

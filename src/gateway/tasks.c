@@ -115,6 +115,40 @@ void tasks_forget(Exchange *x)
     exchange_reply(x, 204, NULL, (Str){"", 0});
 }
 
+/* What is kept of the request while the history view is asked for the task. */
+struct RetryKey {
+    Digest128 body;
+    size_t len;
+    char key[];
+};
+
+/* A retry makes a task, as a submit does: with a key it makes one, however often it comes. False:
+ * answered. */
+static bool read_retry_key(Exchange *x)
+{
+    Submit s = {0};
+    Problem problem;
+    if (!submit_identity(x, http_field(x->req, "Idempotency-Key"), x->params[0], &s, &problem)) {
+        problem_reply(x, &problem);
+        return false;
+    }
+    if (!s.key.n) return true;
+    x->retry_key = mem_new(sizeof *x->retry_key + s.key.n);
+    x->retry_key->body = s.body;
+    x->retry_key->len = s.key.n;
+    memcpy(x->retry_key->key, s.key.p, s.key.n);
+    return true;
+}
+
+static void retried_past(Exchange *x, Task *t)
+{
+    TaskIdText id;
+    core_task_id(core_of(x->g), t, &id);
+    exchange_header(x, "Idempotent-Replayed", "true");
+    exchange_header(x, "Location", "/v1/tasks/%s", id.z);
+    tasks_answer(x, t, 201, false);
+}
+
 static void retry(Exchange *x, Task *t)
 {
     Gateway *g = x->g;
@@ -172,9 +206,19 @@ static void retry(Exchange *x, Task *t)
         .files = files,
         .files_len = files_len,
     };
+    if (x->retry_key) {
+        spec.idempotency_key = (Str){x->retry_key->key, x->retry_key->len};
+        spec.body = x->retry_key->body;
+    }
     d = g->p.submit(g->p.ctx, &spec);
     Task *made = d.code == CODE_OK ? core_task(c, d.task_no) : NULL;
+    if (d.code == CODE_OK && d.duplicate) g->replays++;
+    if (d.code == CODE_OK && !made && g->p.past) {
+        past_task(x, d.task_no, retried_past);
+        return;
+    }
     if (made) {
+        if (d.duplicate) exchange_header(x, "Idempotent-Replayed", "true");
         TaskIdText id;
         core_task_id(c, made, &id);
         exchange_header(x, "Location", "/v1/tasks/%s", id.z);
@@ -184,6 +228,7 @@ static void retry(Exchange *x, Task *t)
 
 void tasks_retry(Exchange *x)
 {
+    if (!read_retry_key(x)) return;
     Task *t = query_task(x, retry);
     if (t) retry(x, t);
 }

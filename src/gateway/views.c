@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#define WARM_MAX 64 /* as node/fleet.h */
+
 /* ---- models ---- */
 
 static void put_version(Gateway *g, const ModelEntry *m, Buf *b)
@@ -123,6 +125,44 @@ void view_pause(Exchange *x)
 void view_resume(Exchange *x)
 {
     pause_or_resume(x, false);
+}
+
+/* {"replicas": N}, or null for what its model.yaml says. */
+void view_warm(Exchange *x)
+{
+    Gateway *g = x->g;
+    static const char *const names[] = {"replicas", NULL};
+    JsonFault f = {0};
+    uint64_t n = 0;
+    if (!core_model_latest(core_of(g), x->params[0])) {
+        no_model(x);
+        return;
+    }
+    if (json_read_object(&g->json, x->req->body, names, &f)) {
+        const JsonMember *m = NULL; /* json_member takes null for nothing */
+        for (size_t i = 0; i < g->json.members_len; i++) m = &g->json.members[i];
+        if (!m)
+            json_fault(&f, "replicas",
+                       "\"replicas\" is missing: a whole number from 0 to %d, or "
+                       "null for what the model's own min_warm says",
+                       WARM_MAX);
+        else if (yyjson_is_null(m->val))
+            n = UINT64_MAX;
+        else
+            (void)json_uint(m, 0, WARM_MAX, &n, &f);
+    }
+    if (f.bad) {
+        Problem p = problem_of_fault(&f);
+        problem_reply(x, &p);
+        return;
+    }
+    Decision d = g->p.warm_model(g->p.ctx, x->params[0], n == UINT64_MAX ? -1 : (int)n);
+    if (d.code != CODE_OK) {
+        Problem p = problem_of_decision(&d);
+        problem_reply(x, &p);
+        return;
+    }
+    view_model(x);
 }
 
 /* ---- workers ---- */

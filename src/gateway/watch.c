@@ -70,6 +70,8 @@ static void answer_now(Exchange *x)
     watch_stop(x);
     if (mode == WATCH_EVENTS)
         exchange_end(x);
+    else if (mode == WATCH_BATCH)
+        batch_wake(x, true);
     else if (t) {
         locate(x, mode, t);
         tasks_answer(x, t, mode == WATCH_SUBMIT && !task_state_terminal(t->state) ? 202 : 200,
@@ -122,6 +124,9 @@ static void changed(Exchange *x, Task *t, const TaskEvent *e)
         break;
     case WATCH_EVENTS:
         events_push(x, t, e);
+        break;
+    case WATCH_BATCH:
+        if (over) batch_wake(x, false);
         break;
     case WATCH_NONE:
         break;

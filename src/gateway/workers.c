@@ -123,6 +123,7 @@ static bool read_models(yyjson_val *list, WorkerModel *ret, size_t *len, JsonFau
             .batch_delay_ms = u32_in(v, "batch_delay_ms"),
             .continuous = yyjson_is_true(in(v, "continuous")),
             .memory_bytes = MIN(uint_in(v, "memory_bytes"), MEMORY_MAX),
+            .min_warm = MIN(u32_in(v, "min_warm"), 64U),
         };
         if (!name_valid(m->name, 128) || !name_valid(m->version, 64)) {
             json_fault(f, "models",
@@ -195,6 +196,7 @@ void worker_register(Exchange *x)
     h.former_id = str_in(root, "worker");
     h.runtime = str_in(root, "runtime");
     (void)json_val_int(in(root, "pid"), &h.pid);
+    h.foreign = x->foreign_worker;
     if (h.name.n == 0 || !shown_valid(h.name, NAME_MAX_LEN) ||
         !shown_valid(h.region, NAME_MAX_LEN) || !shown_valid(h.runtime, RUNTIME_MAX_LEN))
         json_fault(&f, "name",

@@ -178,8 +178,7 @@ int history_connect(const char *path, const char *parameters, int flags, sqlite3
                                         NULL, NULL, NULL));
 }
 
-/* One number by a statement that is used once. */
-static int ask(sqlite3 *db, const char *sql, int64_t *ret)
+int history_ask(sqlite3 *db, const char *sql, int64_t *ret)
 {
     sqlite3_stmt *s = NULL;
     int rc = sqlite3_prepare_v2(db, sql, -1, &s, NULL);
@@ -194,9 +193,9 @@ static int ask(sqlite3 *db, const char *sql, int64_t *ret)
 static int check_format(sqlite3 *db, bool *ret_new, Buf *why)
 {
     int64_t id = 0, format = 0, tables = 0;
-    int err = ask(db, "PRAGMA application_id", &id);
-    if (!err) err = ask(db, "PRAGMA user_version", &format);
-    if (!err) err = ask(db, "SELECT count(*) FROM sqlite_schema", &tables);
+    int err = history_ask(db, "PRAGMA application_id", &id);
+    if (!err) err = history_ask(db, "PRAGMA user_version", &format);
+    if (!err) err = history_ask(db, "SELECT count(*) FROM sqlite_schema", &tables);
     if (err) return err;
     *ret_new = !id && !format && !tables;
     if (*ret_new) return 0;
@@ -228,9 +227,9 @@ static int make_schema(History *h, uint32_t shard)
 static int read_meta(History *h, uint32_t shard, Buf *why)
 {
     int64_t found = 0, applied = 0, rows = 0;
-    int err = ask(h->db, "SELECT shard FROM meta WHERE one = 1", &found);
-    if (!err) err = ask(h->db, "SELECT applied_seq FROM meta WHERE one = 1", &applied);
-    if (!err) err = ask(h->db, "SELECT task_rows FROM meta WHERE one = 1", &rows);
+    int err = history_ask(h->db, "SELECT shard FROM meta WHERE one = 1", &found);
+    if (!err) err = history_ask(h->db, "SELECT applied_seq FROM meta WHERE one = 1", &applied);
+    if (!err) err = history_ask(h->db, "SELECT task_rows FROM meta WHERE one = 1", &rows);
     if (err) return err;
     if (applied < 0 || rows < 0) return ERR_CORRUPT;
     if (found != (int64_t)shard) {

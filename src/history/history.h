@@ -130,6 +130,12 @@ typedef struct {
 } HistoryStats;
 int history_stats(History *h, HistoryStats *ret) HR_MUST_CHECK;
 
+/* Figures of a file that nobody has open, which is not changed (but SQLite may leave a -shm beside
+ * it). *ret_whole: SQLite finds nothing wrong with it (all of it is read). wal_bytes is 0. Errors
+ * as history_salvage; why says so. */
+int history_peek(const char *path, HistoryStats *ret, bool *ret_whole /* or NULL */,
+                 Buf *why) HR_MUST_CHECK;
+
 /* ---- `headrace history rebuild` ---- */
 
 /* Copies what can be read and checks out of an old file into `into`, in transactions of its own.

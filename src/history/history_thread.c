@@ -45,6 +45,7 @@ static HistoryJob *take(HistoryThread *t, uint32_t *in_a_row)
 static void *run(void *arg)
 {
     HistoryThread *t = arg;
+    (void)pthread_setname_np(pthread_self(), "hr-history");
     uint32_t in_a_row = 0;
     /* Refused only where nice values are; then it runs like the others. */
     (void)!setpriority(PRIO_PROCESS, (id_t)gettid(), NICE);

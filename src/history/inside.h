@@ -88,6 +88,8 @@ sqlite3_stmt *history_stmt(History *h, StmtId id, int *ret_err);
 /* Steps a statement that gives no rows, and resets it. */
 int history_run(History *h, sqlite3_stmt *s) HR_MUST_CHECK;
 int history_pragma(History *h, const char *sql) HR_MUST_CHECK;
+/* One number by a statement that is used once. */
+int history_ask(sqlite3 *db, const char *sql, int64_t *ret) HR_MUST_CHECK;
 int history_number(History *h, StmtId id, uint64_t *ret) HR_MUST_CHECK; /* of one row and column */
 /* Opens without creating; parameters as in SQLite's URIs ("mode=ro"). Sets what makes a hostile or
  * damaged file harmless. *ret is set even on failure, for messages; close it. */

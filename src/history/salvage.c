@@ -146,6 +146,51 @@ static int open_old(const char *path, sqlite3 **ret)
     return err;
 }
 
+/* Does SQLite find nothing wrong? Its quick check leaves out whether indexes fit their tables: a
+ * rebuild makes them anew anyway. */
+static int looks_whole(sqlite3 *db, bool *ret)
+{
+    sqlite3_stmt *s = NULL;
+    int rc = sqlite3_prepare_v2(db, "PRAGMA quick_check(1)", -1, &s, NULL);
+    if (rc == SQLITE_OK) rc = sqlite3_step(s);
+    int err = history_err(db, rc);
+    const char *said = rc == SQLITE_ROW ? (const char *)sqlite3_column_text(s, 0) : NULL;
+    *ret = said && str_eqz(STR("ok"), said);
+    sqlite3_finalize(s);
+    return err == ERR_CORRUPT ? 0 : err;
+}
+
+int history_peek(const char *path, HistoryStats *ret, bool *ret_whole, Buf *why)
+{
+    sqlite3 *db = NULL;
+    int64_t rows = 0, applied = 0, pages = 0, spare = 0, oldest = 0;
+    bool whole = false;
+    int err = open_old(path, &db);
+    if (!err) err = history_ask(db, "SELECT task_rows FROM meta WHERE one = 1", &rows);
+    if (!err) err = history_ask(db, "SELECT applied_seq FROM meta WHERE one = 1", &applied);
+    if (!err) err = history_ask(db, "PRAGMA page_count", &pages);
+    if (!err) err = history_ask(db, "PRAGMA freelist_count", &spare);
+    if (!err)
+        err = history_ask(db,
+                          "SELECT coalesce((SELECT finished_ns FROM tasks INDEXED BY "
+                          "tasks_by_finish ORDER BY finished_seq LIMIT 1), 0)",
+                          &oldest);
+    if (!err && ret_whole) err = looks_whole(db, &whole);
+    if (!err && (rows < 0 || applied < 0 || pages < spare)) err = ERR_CORRUPT;
+    sqlite3_close(db);
+    if (err) {
+        buf_printf(why, "%s: %s", path, err_text(err));
+        return err;
+    }
+    *ret = (HistoryStats){.rows = (uint64_t)rows,
+                          .bytes = (uint64_t)(pages - spare) * PAGE_BYTES,
+                          .file_bytes = (uint64_t)pages * PAGE_BYTES,
+                          .applied_seq = (uint64_t)applied,
+                          .oldest_finished_ns = oldest};
+    if (ret_whole) *ret_whole = whole;
+    return 0;
+}
+
 int history_salvage(const char *old_path, History *into, uint64_t *ret_rows, Buf *why)
 {
     Salvage v = {.into = into};

@@ -209,9 +209,9 @@ void tcp_flush(TcpListener *l)
     while (!list_empty(&l->dirty)) {
         Tcp *c = LIST_FIRST(&l->dirty, Tcp, dirty);
         list_del(&c->dirty);
-        bool had = c->out.len > 0 && !c->writing;
+        bool could = !c->writing;
         flush(c);
-        if (had && !c->writing && !c->closing && !c->finishing) l->ops.drained(c);
+        if (could && !c->writing && !c->closing && !c->finishing) l->ops.drained(c);
         settle(c);
     }
 }

@@ -50,7 +50,8 @@ void tcp_close_all(TcpListener *l);    /* the connections too */
 bool tcp_closed(const TcpListener *l); /* every handle is: tcp_free may follow */
 void tcp_free(TcpListener *l);
 
-Buf *tcp_out(Tcp *c);           /* append to it; sent at the end of the turn */
+Buf *tcp_out(Tcp *c); /* append to it; sent at the end of the turn, and then drained, also when it
+                       * was nothing */
 void tcp_flush(TcpListener *l); /* now; called by itself before and after polling */
 size_t tcp_unsent(const Tcp *c);
 void tcp_read(Tcp *c, bool on);

@@ -59,6 +59,11 @@ struct Log {
     SegmentHead live_head;
     uint64_t tail;      /* where the next group goes; the group in flight lies below */
     uint64_t live_room; /* bytes of the live file that are allocated */
+    /* The last group that was synced ends there: behind the live segment's begin, or still in the
+     * one before it. Set before durable_seq says so. */
+    SegmentHead synced_head;
+    uint64_t synced_end, synced_seq;
+    uint32_t holds;     /* of LogHold: while there are any, no segment and no snapshot goes */
     bool tail_proven;   /* the last group written is empty: nothing is left to prove */
     Spare *spares;      /* owned; any order */
     size_t spares_len;

@@ -403,11 +403,13 @@ int log_commit_group(Log *log, uint64_t *ret_seq)
     if (!err) err = t.file->ops->sync(t.file);
     if (err) return log_fail(log, err);
 
-    atomic_store_explicit(&log->durable_seq, t.seq, memory_order_release);
-    if (group->cap > 8 * MIB) buf_done(group); /* after a burst */
+    if (group->cap > 2 * MIB && t.bytes < MIB) buf_done(group); /* after a burst */
     log->group_last = t.bytes;
     int64_t took = now_ns(log) - begin;
     pthread_mutex_lock(&log->mutex);
+    log->synced_head = t.head;
+    log->synced_end = t.at + t.bytes;
+    log->synced_seq = t.seq;
     log->tail_proven = t.frames == 0;
     log->stats.commits++;
     log->stats.committed_frames += t.frames;
@@ -415,6 +417,7 @@ int log_commit_group(Log *log, uint64_t *ret_seq)
     log->stats.commit_ns_last = took;
     log->stats.commit_ns_sum += took;
     pthread_mutex_unlock(&log->mutex);
+    atomic_store_explicit(&log->durable_seq, t.seq, memory_order_release);
     *ret_seq = t.seq;
     return 0;
 }

@@ -43,6 +43,13 @@ typedef struct {
 int log_replay(Log *log, const LogReplay *r, LogPoint *ret_at, Buf *why) HR_MUST_CHECK;
 uint64_t log_torn_bytes(const Log *log);
 
+/* Replays as far back as the log reaches: from its first record, else from the oldest snapshot from
+ * which all is whole, to the end. *ret_from: what the replay began with (next_seq 1: everything).
+ * Instead of log_replay, on a log that was opened and not replayed; changes nothing. What had to be
+ * passed over is told to why, also on success. Everything is read twice. */
+int log_replay_retained(Log *log, const LogReplay *r, LogPoint *ret_from, LogPoint *ret_at,
+                        Buf *why) HR_MUST_CHECK;
+
 /* ---- the shard's thread ---- */
 
 /* Adds a sealed frame to the open group (copied). last_seq: of its last record. All but 0: nothing
@@ -115,6 +122,39 @@ int log_snapshot_put(LogSnapshot *s, Str piece) HR_MUST_CHECK;
  * on failure. */
 int log_snapshot_commit(LogSnapshot *s) HR_MUST_CHECK;
 void log_snapshot_abandon(LogSnapshot *s);
+
+/* ---- for a backup ---- */
+
+typedef struct {
+    char name[32];  /* below the disk: "log/0000000001.seg" */
+    uint64_t bytes; /* those that count, all of them durable; what follows them does not */
+} LogPart;
+
+/* What a replay up to some durable record needs, held still: none of it is removed or used again
+ * until the hold is let go. New records and snapshots come as ever. */
+typedef struct {
+    uint64_t last_seq; /* the last record in it; everything that log_durable_seq said is in it */
+    LogPart *parts;    /* the newest snapshot, if there is one, then segments in order */
+    size_t parts_len;
+    /* private */
+    Log *log;
+    LogPoint covers;
+    void *segments;
+    size_t segments_len;
+} LogHold;
+/* Any thread, once the log is replayed. Allocates and copies a few words: never waits for a disk.
+ * ERR_CORRUPT: a head in it could not be read at the start. */
+int log_hold(Log *log, LogHold **ret, Buf *why) HR_MUST_CHECK;
+/* Reads all of it and checks it as a start would. Any thread, beside appends and commits. */
+int log_hold_check(const LogHold *h, Buf *why) HR_MUST_CHECK;
+void log_release(LogHold *h); /* accepts NULL */
+
+/* Makes a log that begins at `at`: a snapshot of all before it, which fill writes by
+ * log_snapshot_put, and an empty segment; whatever there was is removed. For a restore: on a log
+ * that was opened and read by log_replay_retained, and is closed next. No crash safety: a crash
+ * leaves neither the old nor the new log. */
+int log_begin_at(Log *log, const LogPoint *at, int (*fill)(void *ctx, LogSnapshot *s), void *ctx,
+                 Buf *why) HR_MUST_CHECK;
 
 /* ---- for `headrace log`: read-only, no lock taken, works on a copy of a data directory ---- */
 

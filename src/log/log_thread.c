@@ -59,6 +59,7 @@ static int commit(LogThread *t)
 static void *run(void *arg)
 {
     LogThread *t = arg;
+    (void)pthread_setname_np(pthread_self(), "hr-log");
     int err = 0;
     bool tried = false; /* one proof an idle time: on a full disk there may be no room for it */
     for (Reason reason = WOKEN; !err && reason != STOP;) {

@@ -511,11 +511,74 @@ int log_replay(Log *log, const LogReplay *r, LogPoint *ret_at, Buf *why)
     if (!err) err = begin_segment(log, &at, &tail);
     if (!err) {
         log->open_start = log->appended = at;
+        log->synced_head = log->live_head;
+        log->synced_end = log->tail;
+        log->synced_seq = at.next_seq - 1;
         atomic_store(&log->durable_seq, at.next_seq - 1);
         log->started = true;
         err = log_make_room(log);
     }
     if (err) return system_why(why, "log", err);
+    *ret_at = at;
+    return 0;
+}
+
+/* One way to replay it all: from the snapshot (covers 0: from the first record), only read (r NULL)
+ * or played. */
+static int play_from(Log *log, const LogPoint *covers, const LogReplay *r, LogPoint *ret_at,
+                     Buf *why)
+{
+    static const LogReplay nobody;
+    SnapshotFile snapshot = {.covers = *covers};
+    bool from_snapshot = covers->next_seq > 1;
+    TailFound tail;
+    int err = from_snapshot ? play_snapshot(log, &snapshot, r ? r : &nobody, why) : 0;
+    if (err) return err;
+    return log_play(log->disk, log->sealed + log->base, log->sealed_len - log->base,
+                    from_snapshot ? covers : NULL, r ? r : &nobody, ret_at, &tail, why);
+}
+
+int log_replay_retained(Log *log, const LogReplay *r, LogPoint *ret_from, LogPoint *ret_at,
+                        Buf *why)
+{
+    CHECK(!log->started);
+    LogPoint none = {.shard = log->options.shard, .next_seq = 1}, at;
+    if (log->sealed_len == 0) { /* a new log */
+        *ret_from = *ret_at = none;
+        return 0;
+    }
+    size_t before = log->base;
+    int err = ERR_CORRUPT;
+    /* n: the beginning; below it the snapshots, which lie newest first. */
+    for (size_t n = log->snapshots_len + 1; n-- > 0 && err;) {
+        Buf said = {0};
+        LogPoint covers = none;
+        if (n < log->snapshots_len) {
+            const SnapshotFile *s = &log->snapshots[n];
+            char name[LOG_NAME_LEN];
+            uint64_t bytes, bad_at = 0;
+            const char *what = "it cannot be read";
+            snapshot_name(name, s->covers.next_seq);
+            err = s->bad ? ERR_CORRUPT
+                         : snapshot_read(log->disk, name, NULL, &covers, &bytes, &bad_at, &what);
+            if (err) buf_printf(&said, "%s, byte %" PRIu64 ": %s", name, bad_at, what);
+        } else if (log->sealed[0].head_err || log->sealed[0].head.prev_generation) {
+            continue; /* its beginning was recycled, as it should be */
+        } else {
+            err = 0;
+        }
+        if (!err) err = find_base(log, n < log->snapshots_len ? &covers : NULL, &said);
+        if (!err) err = play_from(log, &covers, NULL, &at, &said);
+        if (!err) { /* it is whole: what fails now would fail from any other place */
+            *ret_from = covers;
+            err = play_from(log, &covers, r, &at, &said);
+            n = 0;
+        }
+        if (said.len) buf_printf(why, "%s%.*s", why->len ? "\n" : "", STR_ARG(buf_str(&said)));
+        buf_done(&said);
+    }
+    log->base = before;
+    if (err) return err;
     *ret_at = at;
     return 0;
 }

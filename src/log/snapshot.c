@@ -12,7 +12,8 @@
  * S2  The two newest good ones stay, and every segment that a replay from the older one needs: so
  *     one damaged snapshot costs time and not data. Before the second one exists, every segment
  *     stays.
- * S3  Segments go from the oldest on: what is left is always a suffix of the log. */
+ * S3  Segments go from the oldest on: what is left is always a suffix of the log.
+ * S4  While a backup holds the log (hold.c), nothing goes. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -290,6 +291,15 @@ typedef struct {
 static Unneeded let_go(Log *log, const SnapshotFile *made)
 {
     Unneeded u = {0};
+    if (log->holds) { /* the next one lets them go */
+        size_t same = log->snapshots_len &&
+                      log->snapshots[0].covers.next_seq == made->covers.next_seq;
+        log->snapshots = mem_grow(log->snapshots, (log->snapshots_len + 1) * sizeof *made);
+        if (!same)
+            memmove(log->snapshots + 1, log->snapshots, log->snapshots_len++ * sizeof *made);
+        log->snapshots[0] = *made;
+        return u;
+    }
     SnapshotFile kept[2] = {*made};
     size_t kept_len = 1;
     for (size_t i = 0; i < log->snapshots_len; i++) {

@@ -9,11 +9,10 @@
 #include "node/archive.h"
 
 #include "history/history_thread.h"
+#include "node/rows.h"
 
 #include <string.h>
 
-#define PUT_TASKS_MAX  2000 /* a pause of some ms when they leave the core */
-#define PUT_BYTES_MAX  (8 * MIB)
 #define PUT_SOON       1000 /* settled tasks that are not waited with */
 #define PUT_EVERY_NS   (500 * NS_PER_MS)
 #define RETRY_NS       NS_PER_S
@@ -23,24 +22,9 @@
 #define SCAN_MAX       5000 /* rows looked at for a page */
 
 typedef struct {
-    HistoryTask row; /* names are the core's, which never change */
-    uint64_t last_seq;
-    size_t body_at, body_len;
-} PutTask;
-
-typedef struct {
-    HistoryFile row;
-    char id[32];
-    size_t body_at, body_len;
-} PutFile;
-
-typedef struct {
     HistoryJob job;
     Archive *a;
-    Buf text;         /* bodies */
-    Buf tasks, files; /* of PutTask, PutFile */
-    size_t tasks_len, files_len;
-    uint64_t upto;
+    Rows rows;
     int err;
 } Put;
 
@@ -80,31 +64,17 @@ struct Archive {
 static void put_run(HistoryJob *job, History *h)
 {
     Put *p = CONTAINER_OF(job, Put, job);
-    PutTask *tasks = (PutTask *)(void *)p->tasks.data;
-    PutFile *files = (PutFile *)(void *)p->files.data;
-    const char *text = (const char *)p->text.data;
     p->err = history_begin(h);
-    if (p->err) return;
-    for (size_t i = 0; i < p->tasks_len && !p->err; i++) {
-        tasks[i].row.body = (Str){text + tasks[i].body_at, tasks[i].body_len};
-        p->err = history_put_task(h, &tasks[i].row);
-    }
-    for (size_t i = 0; i < p->files_len && !p->err; i++) {
-        files[i].row.id = str_from(files[i].id);
-        files[i].row.body = (Str){text + files[i].body_at, files[i].body_len};
-        p->err = history_put_file(h, &files[i].row);
-    }
+    if (!p->err) p->err = rows_put(&p->rows, h);
     if (p->err)
         history_rollback(h);
     else
-        p->err = history_commit(h, p->upto);
+        p->err = history_commit(h, rows_task(&p->rows, p->rows.tasks_len - 1)->row.finished_seq);
 }
 
 static void put_free(Put *p)
 {
-    buf_done(&p->text);
-    buf_done(&p->tasks);
-    buf_done(&p->files);
+    rows_done(&p->rows);
     mem_free(p);
 }
 
@@ -123,12 +93,12 @@ static void say_failure(Archive *a, int err, const char *what)
 static uint64_t unchanged_upto(const Put *p)
 {
     const Core *c = shard_core(p->a->shard);
-    const PutTask *tasks = (const PutTask *)(const void *)p->tasks.data;
     uint64_t upto = 0;
-    for (size_t i = 0; i < p->tasks_len; i++) {
-        const Task *t = core_task(c, tasks[i].row.no);
-        if (t && task_last_seq(t) != tasks[i].last_seq) break;
-        upto = tasks[i].row.finished_seq;
+    for (size_t i = 0; i < p->rows.tasks_len; i++) {
+        const RowTask *put = rows_task(&p->rows, i);
+        const Task *t = core_task(c, put->row.no);
+        if (t && task_last_seq(t) != put->last_seq) break;
+        upto = put->row.finished_seq;
     }
     return upto;
 }
@@ -144,49 +114,11 @@ static void put_done(HistoryJob *job)
         a->put_ns = now + RETRY_NS;
     } else {
         uint64_t upto = unchanged_upto(p);
-        a->puts_total += p->tasks_len;
+        a->puts_total += p->rows.tasks_len;
         /* A log without room says no; then the same tasks are put again, which changes nothing. */
         if (upto && shard_history(a->shard, upto).code) a->put_ns = now + RETRY_NS;
     }
     put_free(p);
-}
-
-static void add_task(Put *p, const Task *t)
-{
-    const Core *c = shard_core(p->a->shard);
-    PutTask one = {
-        .row = {.no = t->no,
-                .finished_seq = t->run->settled_seq,
-                .created_ns = t->created_ns,
-                .finished_ns = t->run->finished_ns,
-                .expires_ns = t->run->finished_ns + (int64_t)t->retention_s * NS_PER_S,
-                .state = (TaskState)t->state,
-                .class = (TaskClass)t->class,
-                .tenant = core_sym(c, t->tenant),
-                .model = core_sym(c, t->model),
-                .version = core_sym(c, t->version)},
-        .last_seq = task_last_seq(t),
-        .body_at = p->text.len,
-    };
-    core_task_encode(c, t, &p->text);
-    one.body_len = p->text.len - one.body_at;
-    buf_put(&p->tasks, &one, sizeof one);
-    p->tasks_len++;
-    p->upto = t->run->settled_seq;
-    for (size_t i = 0; i < task_files_len(t); i++) {
-        const File *f = core_file(c, t->extra->files[i]);
-        if (!f || f->owner_task != t->no) continue; /* a client's, or another task's */
-        PutFile file = {.row = {.no = f->no,
-                                .tenant = core_sym(c, f->tenant),
-                                .owner_task = t->no,
-                                .size = f->size},
-                        .body_at = p->text.len};
-        memcpy(file.id, f->id, sizeof file.id);
-        core_file_encode(c, f, &p->text);
-        file.body_len = p->text.len - file.body_at;
-        buf_put(&p->files, &file, sizeof file);
-        p->files_len++;
-    }
 }
 
 static void put_some(Archive *a, int64_t now)
@@ -204,12 +136,11 @@ static void put_some(Archive *a, int64_t now)
     p->a = a;
     p->job.run = put_run;
     p->job.done = put_done;
-    for (; t && p->tasks_len < PUT_TASKS_MAX && p->text.len < PUT_BYTES_MAX;
-         t = core_settled(c, t)) {
+    for (; t && !rows_full(&p->rows); t = core_settled(c, t)) {
         if (task_last_seq(t) > durable) break; /* no effect before its record is durable */
-        add_task(p, t);
+        rows_add(&p->rows, c, t);
     }
-    if (!p->tasks_len) {
+    if (!p->rows.tasks_len) {
         put_free(p);
         return;
     }

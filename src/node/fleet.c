@@ -362,6 +362,7 @@ static bool take_model(Fleet *f, Worker *w, const WorkerModel *m, Buf *refused, 
     state->continuous = m->continuous;
     state->batch_delay_ms = m->batch_delay_ms;
     state->memory_bytes = m->memory_bytes;
+    state->min_warm = m->min_warm;
     if (known)
         fleet_model_announce(f, state);
     else
@@ -497,12 +498,26 @@ static Worker *worker_for(Fleet *f, const WorkerHello *h)
     return w;
 }
 
+/* Those that `serve` gives: when their process ends, so do the leases under that name. */
+static bool is_own_name(Str name)
+{
+    return str_starts(name, STR("local-"));
+}
+
 Decision fleet_hello(Fleet *f, const WorkerHello *h, char id_out[40], Buf *refused_json,
                      Buf *stale_json)
 {
     Shard *s = f->shard;
     Decision d = {.code = CODE_OK};
     if (s->failed || !s->leading) return shard_accepting(s);
+    if (h->foreign && is_own_name(h->name)) {
+        d = (Decision){.code = CODE_INVALID_REQUEST};
+        snprintf(d.detail, sizeof d.detail,
+                 "\"%.*s\": names like local-0 are those of the server's own workers; give this one "
+                 "another --name",
+                 STR_ARG(h->name));
+        return d;
+    }
     if (h->devices_len == 0 || h->devices_len > DEVICES_MAX) {
         d = (Decision){.code = CODE_INVALID_REQUEST};
         snprintf(d.detail, sizeof d.detail, "devices: %zu given; a worker has 1 to %d",

@@ -7,7 +7,7 @@
 #define TASK_LOG_MAX (64 * KIB)
 
 /* How long a device is closed to a model after its n-th failure to load it in a row: what lacked
- * memory may lack it for long; a model that is broken is to fail its tasks before they are tired. */
+ * memory may lack it for long; one that is broken is to fail its tasks before they are tired. */
 #define LOAD_RETRY_NS       NS_PER_S
 #define LOAD_RETRY_MAX_NS   (5 * NS_PER_S)
 #define MEMORY_RETRY_MAX_NS (60 * NS_PER_S)

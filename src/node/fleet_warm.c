@@ -1,7 +1,7 @@
 /* fleet_warm.c: how many devices keep a model loaded: its model.yaml's min_warm, or an operator's
  * order, which goes over it and is on record. The scheduler does the rest.
  *
- *  W1  An order is the flags (model_warm, NAME) and (model_warm_N, NAME), of the latter at most one.
+ *  W1  An order is the flags (model_warm, NAME) and (model_warm_N, NAME), at most one N.
  *  W2  Only the latest version of a model is kept warm: it is what tasks get that name none. */
 #include "node/fleet.h"
 #include "node/inside.h"

@@ -53,6 +53,7 @@ int fold_run(Log *log, Disk *disk, const CoreLimits *limits, Buf *why)
 static void *run(void *arg)
 {
     Fold *f = arg;
+    (void)pthread_setname_np(pthread_self(), "hr-fold");
     Buf why = {0};
     f->err = fold_run(f->log, f->disk, &f->limits, &why);
     if (f->err)

@@ -1,5 +1,7 @@
 #include "node/ports.h"
 
+#include "node/fleet.h"
+
 static Shard *shard(void *ctx)
 {
     return ((PortsContext *)ctx)->shard;
@@ -102,6 +104,16 @@ static bool p_lease_is_live(void *ctx, uint64_t task_no, uint64_t token)
     return fleet_lease_is_live(fleet(ctx), task_no, token);
 }
 
+static Decision p_warm_model(void *ctx, Str name, int replicas)
+{
+    return fleet_warm(fleet(ctx), name, replicas);
+}
+
+static void p_queue_reason(void *ctx, const Task *t, Buf *ret)
+{
+    fleet_reason_json(fleet(ctx), t->model, t->version, ret);
+}
+
 static QueueEstimate p_estimate(void *ctx, const Task *t)
 {
     return fleet_estimate(fleet(ctx), t);
@@ -173,6 +185,8 @@ void ports_fill(GatewayPorts *ret, PortsContext *ctx)
         .worker_holds = p_worker_holds,
         .lease_is_live = p_lease_is_live,
         .estimate = p_estimate,
+        .warm_model = p_warm_model,
+        .queue_reason = p_queue_reason,
         .workers_json = p_workers_json,
         .model_json = p_model_json,
         .queues_json = p_queues_json,

@@ -162,9 +162,10 @@ void fit_run(Fit *f, size_t tasks, bool solo, int64_t now_ns);
 void device_place(Sched *s, Device *d); /* after any change of open, running, residency */
 void device_book(Device *d, int64_t now_ns);
 void device_slot_free(Sched *s, Device *d, int64_t now_ns);
-bool fit_kept(const Fit *f); /* resident, and not to spare: D7 */
+bool fit_kept(const Fit *f); /* D7 */
 uint64_t fit_needs(const Fit *f);
-/* Memory of d when all that is not resident and kept were gone; UINT64_MAX: no limit known. */
+/* Memory of d that is free now, or would be if all residents but the kept ones were gone;
+ * UINT64_MAX: no limit known. */
 uint64_t device_room(const Device *d, bool all_gone_but_kept);
 void fit_load(Sched *s, Fit *f);
 Fit *device_victim(const Fit *need);                      /* NULL: there is room for it there */

@@ -120,8 +120,8 @@ typedef struct {
  * carried out: after RUN the model is resident there (its load is implied, the worker loads on
  * demand), after UNLOAD it is not; sched_device_resident corrects that. UNLOADs come before the RUN
  * or LOAD for which they make room. LOADs only come for the sake of min_warm, when no task can
- * start. A decision's first tasks_len tasks are set, the rest is not touched. O(models + tasks_len *
- * log, and the devices of models that are not warm enough), never O(tasks). */
+ * start. A decision's first tasks_len tasks are set, the rest is not touched. O(models + tasks_len
+ * * log, and the devices of models that are not warm enough), never O(tasks). */
 void sched_next(Sched *s, int64_t now_ns, SchedDecision *ret, int64_t *ret_wake_ns);
 
 /* The ledger's first lines: busy and idle time of a device so far; busy + idle = its age. */

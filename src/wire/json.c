@@ -35,6 +35,25 @@ void json_done(Json *j)
     *j = (Json){0};
 }
 
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* The quote that ends the string that begins at p: one with an even number of backslashes before
+ * it. */
+static const char *string_end(const char *p, const char *end)
+{
+    for (const char *q = p + 1; q < end; q++) {
+        q = memchr(q, '"', (size_t)(end - q));
+        if (!q) return end;
+        const char *back = q;
+        while (back > p + 1 && back[-1] == '\\') back--;
+        if ((q - back) % 2 == 0) return q;
+    }
+    return end;
+}
+
 /* One walk over a valid document: how deep it goes, and where the values of the root's members
  * lie. */
 static bool scan(Json *j)
@@ -44,9 +63,7 @@ static bool scan(Json *j)
     for (; p < end; p++) {
         switch (*p) {
         case '"':
-            for (p++; p < end && *p != '"'; p++) {
-                if (*p == '\\') p++;
-            }
+            p = string_end(p, end);
             break;
         case '{':
         case '[':
@@ -64,8 +81,8 @@ static bool scan(Json *j)
             if (depth > 1 || !value) break;
             if (n < j->members_len) {
                 const char *stop = p;
-                while (value < stop && strchr(" \t\r\n", *value)) value++;
-                while (stop > value && strchr(" \t\r\n", stop[-1])) stop--;
+                while (value < stop && is_blank(*value)) value++;
+                while (stop > value && is_blank(stop[-1])) stop--;
                 j->members[n].text = (Str){value, (size_t)(stop - value)};
             }
             n++;

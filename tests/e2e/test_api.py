@@ -767,6 +767,44 @@ def test_events_go_on_across_a_kill(servers):
     assert got[-1].data["task"] == c.task(id)
 
 
+# ---- batches with their results --------------------------------------------------------------------
+
+def echo(input, **fields):
+    return {"model": "echo", "input": input} | fields
+
+
+def test_a_batch_waits_for_its_results(client):
+    lines = [echo({"i": i, "sleep_ms": 20 * (i % 3)}) for i in range(40)]
+    lines[7] = {"model": "echo"}
+    lines[9] = echo({"fail": "final"})
+    lines[11] = echo({"sleep_ms": 400})
+    answers = batch(client, lines, Prefer="wait=20")
+    assert [a["status"] for a in answers] == [422 if i == 7 else 200 for i in range(40)]
+    for i, a in enumerate(answers):
+        if i == 9:
+            assert a["task"]["status"] == "failed"
+        elif i not in (7, 11):
+            assert a["task"]["status"] == "succeeded" and a["task"]["output"]["i"] == i
+    assert answers[0]["task"] == client.task(answers[0]["task"]["id"])
+
+
+def test_a_batch_waits_no_longer_than_asked(client):
+    start = time.monotonic()
+    answers = batch(client, [echo(1), echo(2, delay_s=60), echo(3)], Prefer="wait=1")
+    assert [a["status"] for a in answers] == [200, 202, 200] and time.monotonic() - start < 5
+    assert answers[1]["task"]["status"] == "queued"
+    client.post(f"/v1/tasks/{answers[1]['task']['id']}/cancel").expect(200)
+
+
+def test_a_batch_with_short_answers(client):
+    keyed = [echo(i, idempotency_key=f"short-{i}") for i in range(5)]
+    first = batch(client, keyed, Prefer="return=minimal")
+    assert all(set(a["task"]) == {"id", "status"} and a["status"] == 202 for a in first)
+    again = batch(client, keyed, Prefer="return=minimal, wait=10")
+    assert [a["task"]["id"] for a in again] == [a["task"]["id"] for a in first]
+    assert all(a["replayed"] and a["task"]["status"] == "succeeded" for a in again)
+
+
 # ---- retention ------------------------------------------------------------------------------------
 
 def test_the_oldest_finished_leave_first(servers):

@@ -271,6 +271,26 @@ def can_submit(server):
 
 # ---- many polls, and the end ----------------------------------------------------------------------
 
+def test_a_cancel_behind_a_poll_and_the_past(servers):
+    """On one connection, at once: a long poll, a list that the history view answers, and the cancel of what is polled.
+    The cancel is not stuck behind the others."""
+    server = servers()
+    c = server.client()
+    c.run("past")
+    id = c.new("polled", delay_s=600)
+    lines = [f"GET /v1/tasks/{id}?wait=60", *["GET /v1/tasks?limit=5"] * 3, f"POST /v1/tasks/{id}/cancel"]
+    start = time.monotonic()
+    with connect(server, timeout=30) as s:
+        s.sendall("".join(f"{line} HTTP/1.1\r\nHost: localhost\r\n\r\n" for line in lines[:-1]).encode() +
+                  f"{lines[-1]} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        got = b""
+        while piece := s.recv(65536):
+            got += piece
+    answers = parse_answers(got)
+    assert [a.status for a in answers] == [200] * 5 and answers[0].json["status"] == "canceled", answers
+    assert time.monotonic() - start < 10
+
+
 def test_pipelined_polls_and_the_end(servers):
     """Dozens of long polls of one task on one connection, dozens of connections, and SIGTERM: an answer for each
     connection at least, and an orderly end."""

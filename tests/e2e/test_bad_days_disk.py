@@ -147,10 +147,10 @@ def test_a_start_without_any_space(servers, tmp_path):
         c = server.start().client()
         ids = [c.run(i)["id"] for i in range(5)]
         server.kill()
-        weather.set(room=0)  # not even what the server itself had set aside
+        weather.set(write_err=errno.ENOSPC)  # not even what the server itself had set aside
         status, said = refused_start(server)
         assert status == 1 and "Free some space" in said and str(data) in said, said
-        weather.set(room=-1)
+        weather.set(write_err=0)
         assert [t["id"] for t in server.start().client().list()] == ids[::-1]
     finally:
         server.close()
@@ -230,7 +230,7 @@ def assert_leased_once(client, id):
 
 
 def test_a_log_device_that_hangs(servers, tmp_path):
-    """One sync takes 5 s, more than twice the lease: submits get log_stalled meanwhile, running tasks keep their leases."""
+    """One sync takes 5 s, more than twice the lease: submits get log_stalled, running tasks keep their leases."""
     weather = Weather(tmp_path, tmp_path / "s0" / "data")
     server = servers("timeouts: {lease: 2s, ping: 1s}\nworkers: {devices: 2}\n", env=weather.env)
     c, other = server.client(), server.client()

@@ -45,11 +45,13 @@ def broken_files():
         onnx["onnx-flipped"] = whole[:100] + rubbish(3000) + whole[3100:]
     models = {name: ({"model.onnx": data}, None) for name, data in onnx.items()}
     program = {"model.py": "print('{\"ready\":true}')"}
-    yamls = {"yaml-random": rubbish(3000), "yaml-empty": b"", "yaml-list": b"- 1\n- 2\n", "yaml-open": b"engine: {exec: [",
+    yamls = {"yaml-random": rubbish(3000), "yaml-empty": b"", "yaml-list": b"- 1\n- 2\n",
+             "yaml-open": b"engine: {exec: [",
              "yaml-deep": b"engine: " + b"[" * 10_000, "yaml-engine": b"engine: warp\n",
              "yaml-bomb": b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
                  b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(9)),
-             "yaml-key": b"engine: exec\nexce:\n  command: [x]\n", "yaml-command": b"engine: exec\nexec:\n  command: []\n",
+             "yaml-key": b"engine: exec\nexce:\n  command: [x]\n",
+             "yaml-command": b"engine: exec\nexec:\n  command: []\n",
              "yaml-huge": b"description: " + b"x" * 2_000_000, "yaml-nul": b"engine: ex\0ec\n"}
     models |= {name: (program, yaml) for name, yaml in yamls.items()}
     picture = EXAMPLES / "fashion-diffusion"
@@ -105,7 +107,8 @@ PROGRAMS = {  # name: (source, what the error says, or None: the task succeeds)
     "dies-at-work": (READY + "read(); os.kill(os.getpid(), 11)", "signal 11"),
     "exits-at-work": (READY + "read(); sys.exit(7)", "exit status 7"),
     "rubbish-at-work": (READY + "read(); put(b'\\xff\\xfe\\x00oops\\n')", "no JSON object"),
-    "half-at-work": (READY + "m = read(); put(b'{\"id\": \"'); time.sleep(1000)", "said nothing about the task for 1 s"),
+    "half-at-work": (READY + "m = read(); put(b'{\"id\": \"'); time.sleep(1000)",
+                     "said nothing about the task for 1 s"),
     "flood-at-work": (READY + "read()\nwhile True: put(b'y' * 1_000_000)", "more than 8 MiB"),
     "hangs": (READY + "read(); time.sleep(1000)", "said nothing about the task for 1 s"),
     "never-reads": (READY + "time.sleep(1000)", "said nothing about the task for 1 s"),
@@ -246,7 +249,8 @@ def test_tensors_that_do_not_fit(model_server):
             ids[name] = r.expect(202).json["id"]
     for name, id in ids.items():
         task = c.done(id, 60)
-        assert task["status"] == "failed" and task["error"]["code"] == "bad_input" and task["attempt"] == 1, (name, task)
+        assert task["status"] == "failed" and task["attempt"] == 1, (name, task)
+        assert task["error"]["code"] == "bad_input", (name, task)
         assert TENSORS[name][1] in task["error"]["message"], (name, task["error"])
         assert len(json.dumps(task["error"])) < 5000, name
     good = c.run(frame(), model="silero-vad")["output"]["outputs"]

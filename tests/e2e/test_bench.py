@@ -100,7 +100,8 @@ def command_line(pid):
 
 
 def test_memory_restart_backlog(tmp_path):
-    p = bench("--scenario", "memory,backlog", "-n", "20000", "--payload", "64", "--data", tmp_path, "--json", timeout=120)
+    p = bench("--scenario", "memory,backlog", "-n", "20000", "--payload", "64", "--data", tmp_path, "--json",
+              timeout=120)
     found = rows(p)
     assert found["memory"]["tasks"] == 20000 and found["memory"]["payload_bytes"] == 64
     assert 0 < found["memory"]["bytes_per_task"] < 5000, found["memory"]

@@ -371,8 +371,8 @@ def test_a_damaged_log_is_not_served(servers):
 # ---- help, errors, completion ---------------------------------------------------------------------
 
 COMMANDS = (
-    "serve worker submit get wait events cancel retry delete tasks models pause resume workers drain cordon uncordon queues files "
-    "show log bench key help version completion").split()
+    "serve worker submit get wait events cancel retry delete tasks models pause resume warm workers drain cordon uncordon queues "
+    "files show log bench key help version completion").split()
 
 
 def test_help():

@@ -1,5 +1,5 @@
-"""Models and memory: what needs more than there is waits with a reason that everybody can read, the others go on, and it
-starts by itself once there is a place for it. And the other reasons for which tasks cannot start."""
+"""Models and memory: what needs more than there is waits with a reason that everybody can read, the others go on, and
+it starts by itself once there is a place for it. And the other reasons for which tasks cannot start."""
 
 import contextlib
 import json
@@ -100,7 +100,8 @@ def test_a_model_that_fits_nowhere_waits_and_says_so(servers, tmp_path):
     for n in range(20):
         assert c.run(n)["output"] == n
     assert c.run({}, model="small")["output"] == 2
-    said = wait_until(lambda: [s for s in server.log_text().splitlines() if "of huge:1 cannot start" in s], 10, "a line")
+    said = wait_until(lambda: [s for s in server.log_text().splitlines() if "of huge:1 cannot start" in s], 10,
+                      "a line")
     assert "900 MiB" in said[0]
     for n in range(20):
         c.run(n)

@@ -107,6 +107,8 @@ static void speaks_the_protocol(void **state)
     Opened o = open_py("py");
     EngineTask t;
     assert_int_equal(engine_batch_max(o.m), 1);
+    uint64_t memory = engine_memory(o.m); /* of an interpreter */
+    assert_true(memory > 2 * MIB && memory < 200 * MIB && !engine_is_inside(o.m));
     run(&o, &t, "{\n  \"a\": \"x\\ny\"\n}");
     assert_non_null(strstr(output_of(&t), "{\"got\":{\"a\":\"x\\ny\"},\"attempt\":1,"));
     assert_true(t.device_ns > 0);
@@ -301,7 +303,11 @@ static void a_start_that_fails_says_why(void **state)
         {"exec: {command: [sh, s.sh], start_timeout_s: 1}", "echo slow >&2; sleep 30",
          "no {\"ready\":true} within 1 s (exec.start_timeout_s in its model.yaml); its last words: "
          "slow"},
-        {"exec: {command: [sh, s.sh], start_timeout_s: 1}", "exec >&-; sleep 30", "ended"},
+        {"exec: {command: [sh, s.sh], start_timeout_s: 1}", "exec >&-; sleep 30",
+         "the model's program ended"},
+        {"exec: {command: [sh, s.sh]}", "kill -9 $$", "probably out of memory"},
+        {"exec: {command: [sh, s.sh]}", "echo 'MemoryError: 5 GiB' >&2; exit 1",
+         "MemoryError: 5 GiB"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char *d = scratch_new(), yaml[200];
@@ -312,7 +318,8 @@ static void a_start_that_fails_says_why(void **state)
         ModelRepository repo = repository_of(d);
         EngineModel *m;
         EngineError err;
-        assert_int_equal(engine_open(repo.specs[0], &test_cpu, &host.host, &m, &err), ERR_INVALID);
+        assert_int_equal(engine_open(repo.specs[0], &test_cpu, &host.host, &m, &err),
+                         strstr(cases[i].message, "emory") ? ERR_NOMEM : ERR_INVALID);
         if (!strstr(err.message, cases[i].message))
             fail_msg("'%s' is not in: %s", cases[i].message, err.message);
         repository_done(&repo);

@@ -27,7 +27,8 @@ static void reads_a_repository(void **state)
     put_text(dir, "plain/10/model.onnx", "x");
     put_text(dir, "plain/10/weights/part.bin", "123");
     put_text(dir, "prog/model.yaml",
-             "engine: exec\ndescription: \"a program\"\nmax_batch: 4\nbatch_delay_ms: 20\n"
+             "engine: exec\ndescription: \"a program\"\nmax_batch: 4\n"
+             "batch_delay_ms: 20\nmin_warm: 2\n"
              "memory: 2 GiB\nexec:\n  command: [python3, model.py]\n  timeout_s: 9\n");
     put_text(dir, "prog/3/model.py", "");
     put_text(dir, "prog/3/__pycache__/x.pyc", "");
@@ -48,6 +49,7 @@ static void reads_a_repository(void **state)
     assert_string_equal(prog->description, "a program");
     assert_int_equal(prog->max_batch, 4);
     assert_int_equal(prog->batch_delay_ms, 20);
+    assert_int_equal(prog->min_warm, 2);
     assert_int_equal(prog->memory_bytes, 2 * GIB);
     assert_true(prog->continuous);
     const ModelYaml *y = prog->yaml;

@@ -4,12 +4,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "mem_disk.h"
-#include "node/shard.h"
+#include "node/fleet.h"
 
 #define MS(n)  ((int64_t)(n)*NS_PER_MS)
 #define SEC(n) ((int64_t)(n)*NS_PER_S)
@@ -22,8 +23,11 @@ typedef struct {
     Fleet *fleet;
     Core *core;
     uint64_t lives;
-    uint32_t max_batch; /* of the model */
-    Buf lines;          /* said to workers since the last look */
+    uint32_t max_batch;  /* of the model */
+    uint64_t needs, has; /* memory of the model, of a device */
+    uint8_t digest;
+    bool refused_next; /* the next hello's model is refused */
+    Buf lines;         /* said to workers since the last look */
     size_t kicks, kills;
 } Rig;
 
@@ -149,9 +153,13 @@ static Hand hello(Rig *r, const char *name, const char *former, const WorkerHeld
 {
     Hand h = {0};
     Buf refused = {0};
-    WorkerDevice device = {.index = 0, .kind = STR("cpu"), .threads = 1};
-    WorkerModel model = {
-        .name = STR("echo"), .version = STR("1"), .engine = STR("echo"), .max_batch = r->max_batch};
+    WorkerDevice device = {.index = 0, .kind = STR("cpu"), .threads = 1, .memory_bytes = r->has};
+    WorkerModel model = {.name = STR("echo"),
+                         .version = STR("1"),
+                         .engine = STR("echo"),
+                         .max_batch = r->max_batch,
+                         .memory_bytes = r->needs,
+                         .digest = {.b = {r->digest}}};
     WorkerHello w = {.name = str_from(name),
                      .former_id = former ? str_from(former) : STR(""),
                      .pid = 77,
@@ -162,7 +170,9 @@ static Hand hello(Rig *r, const char *name, const char *former, const WorkerHeld
                      .running = held,
                      .running_len = n};
     assert_int_equal(fleet_hello(r->fleet, &w, h.id, &refused, &h.stale).code, CODE_OK);
-    assert_int_equal(refused.len, 0);
+    assert_true(!refused.len == !r->refused_next);
+    r->refused_next = false;
+    buf_done(&refused);
     fleet_stream(r->fleet, str_from(h.id), true);
     turn(r, 0);
     return h;
@@ -667,11 +677,8 @@ static void hello_waits_for_the_log(void **state)
     }
     WorkerDevice device = {.index = 0, .kind = STR("cpu"), .threads = 1};
     WorkerModel model = {.name = STR("new"), .version = STR("1"), .max_batch = 1};
-    WorkerHello w = {.name = STR("w"),
-                     .devices = &device,
-                     .devices_len = 1,
-                     .models = &model,
-                     .models_len = 1};
+    WorkerHello w = {
+        .name = STR("w"), .devices = &device, .devices_len = 1, .models = &model, .models_len = 1};
     char id[40];
     Buf refused = {0}, stale = {0};
     assert_int_equal(fleet_hello(r->fleet, &w, id, &refused, &stale).code, CODE_DISK_FULL);
@@ -682,6 +689,213 @@ static void hello_waits_for_the_log(void **state)
     assert_int_equal(refused.len, 0);
     commit(r);
     assert_non_null(core_model(r->core, STR("new"), STR("1")));
+}
+
+/* ---- memory, and why tasks wait ---- */
+
+static void assert_waits_for(Rig *r, WaitReason want, const char *words)
+{
+    Buf text = {0};
+    Sym name = core_sym_find(r->core, STR("echo")), version = core_sym_find(r->core, STR("1"));
+    WaitReason got = fleet_why_waits(r->fleet, name, version, &text);
+    if (got != want || !strstr(buf_z(&text), words))
+        fail_msg("%s: '%s', not %s: '%s'", wait_reason_name(got), buf_z(&text),
+                 wait_reason_name(want), words);
+    buf_done(&text);
+}
+
+static ReportAnswer load_failed(Rig *r, const Hand *h, uint64_t memory)
+{
+    return report(r, h,
+                  (WorkerReport){.kind = REPORT_LOAD_FAILED,
+                                 .model = STR("echo"),
+                                 .version = STR("1"),
+                                 .memory_bytes = memory,
+                                 .text = STR("no such luck")});
+}
+
+static ReportAnswer loaded(Rig *r, const Hand *h, uint64_t memory)
+{
+    return report(r, h,
+                  (WorkerReport){.kind = REPORT_LOADED,
+                                 .model = STR("echo"),
+                                 .version = STR("1"),
+                                 .memory_bytes = memory,
+                                 .load_ns = MS(10)});
+}
+
+/* Each step of the way to a worker that runs it is told. */
+static void waiting_has_a_reason(void **state)
+{
+    Rig *r = *state;
+    uint64_t a = submit(r);
+    r->needs = 12 * GIB;
+    r->has = 8 * GIB;
+    Hand small = hello(r, "small", NULL, NULL, 0);
+    assert_waits_for(r, WAIT_NO_MEMORY,
+                     "needs 12 GiB; the largest device has 8.0 GiB (worker small)");
+    turn(r, SEC(1));
+    assert_int_equal(task(r, a)->state, TASK_QUEUED);
+    r->has = 16 * GIB;
+    Hand large = hello(r, "large", NULL, NULL, 0);
+    assert_int_equal(task(r, a)->state, TASK_RUNNING); /* by itself */
+    assert_waits_for(r, WAIT_TURN, "");
+    assert_int_equal(result(r, &large, held(r, a)), REPORT_ACCEPTED);
+
+    assert_int_equal(fleet_order(r->fleet, STR("large"), STR("cordon")).code, CODE_OK);
+    assert_waits_for(r, WAIT_UNAVAILABLE, "worker large is cordoned");
+    assert_int_equal(fleet_order(r->fleet, STR("large"), STR("uncordon")).code, CODE_OK);
+    assert_waits_for(r, WAIT_TURN, "");
+    assert_int_equal(shard_pause_model(r->shard, STR("echo"), true).code, CODE_OK);
+    assert_waits_for(r, WAIT_PAUSED, "headrace resume echo");
+    assert_int_equal(shard_pause_model(r->shard, STR("echo"), false).code, CODE_OK);
+
+    assert_int_equal(fleet_order(r->fleet, STR("large"), STR("drain")).code, CODE_OK);
+    fleet_stream(r->fleet, str_from(large.id), false);
+    assert_waits_for(r, WAIT_UNAVAILABLE, "worker large is drained");
+    fleet_stream(r->fleet, str_from(small.id), false);
+    for (int i = 0; i < 14; i++) turn(r, SEC(5)); /* both are forgotten */
+    assert_waits_for(r, WAIT_NO_WORKER, "no worker is connected");
+}
+
+static void another_digest_is_a_reason(void **state)
+{
+    Rig *r = *state;
+    Hand a = hello(r, "a", NULL, NULL, 0);
+    r->digest = 1;
+    r->refused_next = true;
+    (void)hello(r, "b", NULL, NULL, 0);
+    fleet_stream(r->fleet, str_from(a.id), false);
+    for (int i = 0; i < 14; i++) turn(r, SEC(5));
+    (void)submit(r);
+    assert_waits_for(r, WAIT_NO_WORKER, "worker b has echo:1 with another digest");
+}
+
+/* One worker's figure, however large, changes nothing for the others. */
+static void sizes_are_the_workers_own(void **state)
+{
+    Rig *r = *state;
+    r->max_batch = 1;
+    r->needs = GIB;
+    r->has = 2 * GIB;
+    Hand a = hello(r, "a", NULL, NULL, 0);
+    r->needs = UINT64_C(1) << 50;
+    (void)hello(r, "b", NULL, NULL, 0);
+    uint64_t x = submit(r), y = submit(r);
+    turn(r, MS(1));
+    assert_int_equal(task(r, x)->state, TASK_RUNNING);
+    assert_int_equal(task(r, y)->state, TASK_QUEUED);
+    assert_int_equal(loaded(r, &a, 3 * GIB), REPORT_ACCEPTED); /* measured: too much */
+    assert_int_equal(result(r, &a, held(r, x)), REPORT_ACCEPTED);
+    turn(r, MS(1));
+    assert_int_equal(task(r, y)->state, TASK_QUEUED);
+    assert_waits_for(r, WAIT_NO_MEMORY, "as measured; the largest device has 2.0 GiB (worker a)");
+    r->needs = GIB;
+    (void)hello(r, "c", NULL, NULL, 0);
+    assert_int_equal(task(r, y)->state, TASK_RUNNING);
+}
+
+/* A device that cannot load it is left alone for a while, longer each time; another one is not. */
+static void failed_loads_back_off(void **state)
+{
+    Rig *r = *state;
+    r->has = 2 * GIB;
+    r->needs = GIB;
+    Hand a = hello(r, "a", NULL, NULL, 0);
+    uint64_t no = submit(r);
+    turn(r, MS(1));
+    static const int64_t memory[] = {1, 2, 4, 8, 16, 32, 60, 60};
+    for (size_t i = 0; i < ARRAY_LEN(memory); i++) {
+        assert_int_equal(task(r, no)->state, TASK_RUNNING);
+        assert_int_equal(load_failed(r, &a, GIB), REPORT_ACCEPTED);
+        assert_int_equal(released(r, &a, held(r, no)), REPORT_ACCEPTED);
+        turn(r, MS(1));
+        assert_int_equal(task(r, no)->state, TASK_QUEUED);
+        assert_int_equal(task(r, no)->run->burned, 0);
+        assert_waits_for(r, WAIT_LOAD_FAILED, "worker a could not load it: no such luck; tried");
+        for (int64_t s = 0; s < memory[i]; s++) {
+            assert_int_equal(task(r, no)->state, TASK_QUEUED);
+            WorkerReport pong = {.kind = REPORT_PONG};
+            assert_int_equal(report(r, &a, pong), REPORT_ACCEPTED);
+            turn(r, SEC(1));
+        }
+    }
+    assert_int_equal(load_failed(r, &a, GIB), REPORT_ACCEPTED);
+    assert_int_equal(released(r, &a, held(r, no)), REPORT_ACCEPTED);
+    Hand b = hello(r, "b", NULL, NULL, 0);
+    assert_int_equal(task(r, no)->state, TASK_RUNNING);
+    assert_int_equal(loaded(r, &b, GIB), REPORT_ACCEPTED);
+    assert_int_equal(result(r, &b, held(r, no)), REPORT_ACCEPTED);
+    assert_waits_for(r, WAIT_TURN, "");
+}
+
+/* A worker that hands everything back does not make the server spin. */
+static void hand_backs_back_off(void **state)
+{
+    Rig *r = *state;
+    Hand a = hello(r, "a", NULL, NULL, 0);
+    uint64_t no = submit(r);
+    size_t leases = 0;
+    for (int i = 0; i < 600; i++) { /* a minute */
+        turn(r, MS(100));
+        if (said(r, "\"t\":\"ping\""))
+            assert_int_equal(report(r, &a, (WorkerReport){.kind = REPORT_PONG}), REPORT_ACCEPTED);
+        if (task(r, no)->state != TASK_RUNNING) continue;
+        leases++;
+        assert_int_equal(released(r, &a, held(r, no)), REPORT_ACCEPTED);
+    }
+    assert_true(leases >= 8 && leases <= 16);
+    assert_waits_for(r, WAIT_UNAVAILABLE, "worker a hands its tasks back at once");
+    assert_int_equal(task(r, no)->run->burned, 0);
+    while (task(r, no)->state != TASK_RUNNING) turn(r, MS(100));
+    assert_int_equal(result(r, &a, held(r, no)), REPORT_ACCEPTED);
+    no = submit(r);
+    for (int i = 0; i < 3; i++) { /* that is forgotten; one or two are nothing */
+        turn(r, MS(1));
+        assert_int_equal(task(r, no)->state, TASK_RUNNING);
+        if (i < 2) assert_int_equal(released(r, &a, held(r, no)), REPORT_ACCEPTED);
+    }
+}
+
+/* An order to keep a model warm loads it ahead of demand, and outlives a restart. */
+static void warmth_is_on_record(void **state)
+{
+    Rig *r = *state;
+    assert_int_equal(fleet_warm(r->fleet, STR("echo"), 1).code, CODE_UNKNOWN_MODEL);
+    Hand a = hello(r, "a", NULL, NULL, 0);
+    assert_false(said(r, "\"t\":\"load\""));
+    assert_int_equal(fleet_warm(r->fleet, STR("echo"), 1).code, CODE_OK);
+    turn(r, MS(1));
+    assert_true(said(r, "{\"t\":\"load\",\"device\":0,\"model\":\"echo\",\"version\":\"1\"}"));
+    assert_int_equal(loaded(r, &a, MIB), REPORT_ACCEPTED);
+    turn(r, SEC(1));
+    assert_false(said(r, "\"t\":\"load\""));
+    restart(r);
+    a = hello(r, "a", NULL, NULL, 0);
+    assert_true(said(r, "\"t\":\"load\""));
+    assert_int_equal(load_failed(r, &a, 0), REPORT_ACCEPTED); /* tried again, not at once */
+    turn(r, MS(500));
+    assert_false(said(r, "\"t\":\"load\""));
+    turn(r, MS(600));
+    assert_true(said(r, "\"t\":\"load\""));
+
+    assert_int_equal(fleet_warm(r->fleet, STR("echo"), 64).code, CODE_OK);
+    commit(r);
+    (void)hello(r, "b", NULL, NULL, 0);
+    assert_true(said(r, "\"t\":\"load\""));
+    assert_int_equal(fleet_warm(r->fleet, STR("echo"), 0).code, CODE_OK);
+    commit(r);
+    restart(r);
+    (void)hello(r, "a", NULL, NULL, 0);
+    assert_false(said(r, "\"t\":\"load\""));
+    assert_int_equal(fleet_warm(r->fleet, STR("echo"), -1).code, CODE_OK);
+    commit(r);
+    for (int n = 0; n <= 64; n++) {
+        char flag[24];
+        snprintf(flag, sizeof flag, "model_warm_%d", n);
+        assert_false(core_flag(r->core, str_from(flag), STR("echo")));
+    }
+    assert_false(core_flag(r->core, STR("model_warm"), STR("echo")));
 }
 
 int main(void)
@@ -700,6 +914,12 @@ int main(void)
         TEST(leases_outlive_a_pause),
         TEST(leases_outlive_a_full_log),
         TEST(hello_waits_for_the_log),
+        TEST(waiting_has_a_reason),
+        TEST(another_digest_is_a_reason),
+        TEST(sizes_are_the_workers_own),
+        TEST(failed_loads_back_off),
+        TEST(hand_backs_back_off),
+        TEST(warmth_is_on_record),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1078,6 +1078,175 @@ static void ahead(void **state)
     fix_close(&x);
 }
 
+/* ---- memory ---- */
+
+static void sized(Fix *x, Sym name, uint64_t gib, uint32_t min_warm)
+{
+    SchedModel m = {
+        .max_batch = 1, .memory_bytes = gib * GIB, .load_ns = MS(100), .min_warm = min_warm};
+    sched_model(x->s, name, V1, &m);
+}
+
+static void device_of_gib(Fix *x, SchedDeviceId id, uint64_t gib)
+{
+    sched_device_add(x->s, id, &(SchedDevice){.memory_bytes = gib * GIB}, x->now);
+    for (Sym m = M_A; m <= M_C; m++) sched_device_can_run(x->s, id, m, V1, true);
+    sched_device_open(x->s, id, true);
+}
+
+#define assert_act(x, want, dev, name)                                                             \
+    do {                                                                                           \
+        assert_int_equal(next(x), want);                                                           \
+        assert_int_equal((x)->d.device, dev);                                                      \
+        assert_int_equal((x)->d.model, name);                                                      \
+        sched_sane((x)->s);                                                                        \
+    } while (0)
+
+/* What one worker says of a model's size counts on its own device. */
+static void sizes_are_per_device(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    sized(&x, M_A, 2, 0);
+    device_of_gib(&x, 0, 8);
+    device_of_gib(&x, 1, 8);
+    sched_device_needs(x.s, 0, M_A, V1, 1000 * GIB);
+    assert_true(sched_model_starts(x.s, M_A, V1));
+    Task *a = task(&x, CLASS_STANDARD, 1, M_A, 0), *b = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 1, a);
+    assert_waits(&x, INT64_MAX);
+    sched_device_needs(x.s, 1, M_A, V1, 9 * GIB); /* measured while it runs */
+    done_free(&x, 1, a, MS(1));
+    assert_waits(&x, INT64_MAX);
+    SchedStanding st;
+    sched_model_standing(x.s, M_A, V1, &st);
+    assert_true(st.ready == 1 && st.open == 0 && !st.starts);
+    sched_device_needs(x.s, 0, M_A, V1, 8 * GIB);
+    assert_true(sched_model_starts(x.s, M_A, V1));
+    assert_runs(&x, 0, b);
+    done_free(&x, 0, b, MS(1));
+    fix_close(&x);
+}
+
+static uint64_t held_by(const Fix *x, SchedDeviceId id)
+{
+    uint64_t sum = 0;
+    LIST_FOR (f, &device_of(x->s, id)->fits, Fit, in_device) sum += f->resident ? fit_needs(f) : 0;
+    return sum;
+}
+
+/* Whatever comes: no device is made to hold more than it has. */
+static void memory_is_never_overcommitted(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        Fix x;
+        Random r;
+        fix_open(&x);
+        random_seed(&r, seed);
+        for (Sym m = M_A; m <= M_C; m++)
+            sized(&x, m, 1 + random_below(&r, 6), (uint32_t)random_below(&r, 3));
+        device_of_gib(&x, 0, 4 + random_below(&r, 6));
+        device_of_gib(&x, 1, 4 + random_below(&r, 6));
+        for (int step = 0; step < 500; step++) {
+            x.now += MS(random_below(&r, 200));
+            Task *t = task(&x, CLASS_STANDARD, 1, M_A + (Sym)random_below(&r, 3), 0);
+            Task *runs[2] = {NULL, NULL};
+            while (next(&x) != SCHED_NONE) {
+                for (SchedDeviceId d = 0; d < 2; d++)
+                    assert_true(held_by(&x, d) <= device_of(x.s, d)->memory_bytes);
+                if (x.d.act == SCHED_RUN) runs[x.d.device] = x.d.tasks[0];
+            }
+            if (t->sched_queue) { /* it fits nowhere, or its turn has not come */
+                sched_task_unready(x.s, t);
+                free(t);
+            }
+            for (SchedDeviceId d = 0; d < 2; d++) {
+                if (runs[d]) done_free(&x, d, runs[d], MS(1));
+            }
+        }
+        fix_close(&x);
+    }
+}
+
+/* Loaded before the first task, on as many devices as wanted, those with little on them first; and
+ * again where it is lost. */
+static void warm_ahead_of_demand(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    sized(&x, M_A, 2, 2);
+    device_of_gib(&x, 0, 8);
+    assert_act(&x, SCHED_LOAD, 0, M_A);
+    assert_waits(&x, INT64_MAX); /* no second device */
+    device_of_gib(&x, 1, 8);
+    device_of_gib(&x, 2, 8);
+    sched_device_resident(x.s, 1, M_B, V1, true);
+    assert_act(&x, SCHED_LOAD, 2, M_A); /* 1 holds something */
+    assert_waits(&x, INT64_MAX);
+    sched_device_open(x.s, 2, false); /* its worker is cordoned, say */
+    assert_act(&x, SCHED_LOAD, 1, M_A);
+    sched_device_open(x.s, 2, true);
+    sched_device_resident(x.s, 0, M_A, V1, false); /* its worker lost it: 1 and 2 are enough */
+    assert_waits(&x, INT64_MAX);
+    sched_device_remove(x.s, 1);
+    assert_act(&x, SCHED_LOAD, 0, M_A);
+    sched_model_pause(x.s, M_A, true);
+    sched_device_resident(x.s, 0, M_A, V1, false);
+    assert_waits(&x, INT64_MAX);
+    sched_model_pause(x.s, M_A, false);
+    assert_act(&x, SCHED_LOAD, 0, M_A);
+    Task *t = task(&x, CLASS_STANDARD, 1, M_A, 0);
+    assert_runs(&x, 0, t); /* no load in its way */
+    done_free(&x, 0, t, MS(1));
+    fix_close(&x);
+}
+
+/* The victim is another one; where there is none, work goes before warmth, which comes back once
+ * the device has been idle for a while. */
+static void what_is_warm_is_evicted_last(void **state)
+{
+    (void)state;
+    Fix x;
+    fix_open(&x);
+    sized(&x, M_A, 4, 1);
+    sized(&x, M_B, 4, 0);
+    sized(&x, M_C, 4, 0);
+    device_of_gib(&x, 0, 8);
+    assert_act(&x, SCHED_LOAD, 0, M_A);
+    for (int i = 0; i < 4; i++) { /* B is used much more than A, and goes all the same */
+        Sym name = i == 3 ? M_C : M_B;
+        Task *t = task(&x, CLASS_STANDARD, 1, name, 0);
+        if (name == M_C) assert_act(&x, SCHED_UNLOAD, 0, M_B);
+        assert_runs(&x, 0, t);
+        done_free(&x, 0, t, MS(10));
+    }
+    sized(&x, M_C, 8, 0); /* it needs the whole device now */
+    sched_device_resident(x.s, 0, M_C, V1, false);
+    Task *t = task(&x, CLASS_STANDARD, 1, M_C, 0);
+    assert_act(&x, SCHED_UNLOAD, 0, M_A);
+    assert_runs(&x, 0, t);
+    x.now += MS(50);
+    done_free(&x, 0, t, MS(50));
+    assert_waits(&x, x.now + SEC(1));
+    x.now += SEC(1);
+    assert_act(&x, SCHED_UNLOAD, 0, M_C);
+    assert_act(&x, SCHED_LOAD, 0, M_A);
+    /* Of two that are to be warm and do not fit beside each other, one stays. */
+    sized(&x, M_B, 6, 1);
+    x.now += SEC(60);
+    assert_waits(&x, INT64_MAX);
+    SchedStanding st;
+    sched_model_standing(x.s, M_B, V1, &st);
+    assert_true(st.open == 1 && st.warm == 0 && st.starts);
+    sized(&x, M_A, 4, 0);
+    assert_act(&x, SCHED_UNLOAD, 0, M_A);
+    assert_act(&x, SCHED_LOAD, 0, M_B);
+    fix_close(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1106,6 +1275,10 @@ int main(void)
         cmocka_unit_test(nothing_joins_a_solo),
         cmocka_unit_test(solo_is_not_starved_by_joins),
         cmocka_unit_test(ahead),
+        cmocka_unit_test(sizes_are_per_device),
+        cmocka_unit_test(memory_is_never_overcommitted),
+        cmocka_unit_test(warm_ahead_of_demand),
+        cmocka_unit_test(what_is_warm_is_evicted_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

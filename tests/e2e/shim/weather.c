@@ -169,3 +169,14 @@ int fallocate(int fd, int mode, off_t at, off_t n)
 {
     return write_weather(fd, at + n) ? -1 : REAL(fallocate)(fd, mode, at, n);
 }
+
+/* What is cut off is room again. */
+int ftruncate(int fd, off_t size)
+{
+    struct stat st;
+    int counts = look(&weather->room) >= 0 && is_ours(fd) && fstat(fd, &st) == 0;
+    int err = REAL(ftruncate)(fd, size);
+    if (!err && counts && st.st_size > size)
+        __atomic_add_fetch(&weather->room, st.st_size - size, __ATOMIC_RELAXED);
+    return err;
+}
