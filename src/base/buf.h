@@ -12,10 +12,10 @@ typedef struct {
     size_t len, cap;
 } Buf;
 
-void buf_done(Buf *b);                 /* frees; the Buf is empty again */
-void buf_clear(Buf *b);                /* len = 0, memory kept */
-void buf_reserve(Buf *b, size_t n);    /* room for n more bytes */
-void buf_drop(Buf *b, size_t n);       /* remove the first n bytes */
+void buf_done(Buf *b);              /* frees; the Buf is empty again */
+void buf_clear(Buf *b);             /* len = 0, memory kept */
+void buf_reserve(Buf *b, size_t n); /* room for n more bytes */
+void buf_drop(Buf *b, size_t n);    /* remove the first n bytes */
 void buf_printf(Buf *b, const char *fmt, ...) HR_PRINTF(2, 3);
 void buf_vprintf(Buf *b, const char *fmt, va_list ap);
 const char *buf_z(Buf *b); /* NUL behind the end (not counted); borrowed */

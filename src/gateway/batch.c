@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LINES_MAX 10000
+#define LINES_MAX    10000
 #define STALL_MAX_MS 10000 /* so long a line waits for room in the log; then it is refused */
 /* bytes of lines that wait for a large one to be stored; then reading stops */
 #define AHEAD_MAX (16 * MIB)
@@ -21,18 +21,18 @@ typedef struct {
     Buf in;    /* bytes of lines not yet handled */
     size_t at; /* handled up to here */
     uint32_t lines;
-    bool over;      /* the body has ended, or no more of it counts */
-    BigInput *big;  /* a line that is being stored */
-    Repeat *repeat; /* a line whose task the history view is asked for */
+    bool over;           /* the body has ended, or no more of it counts */
+    BigInput *big;       /* a line that is being stored */
+    Repeat *repeat;      /* a line whose task the history view is asked for */
     List later;          /* in Gateway.batches: gateway_go_on comes back to it */
     uint64_t stalled_ms; /* since when the log has no room for the next line; 0: it has */
 
-    bool minimal;        /* of a task id and status only */
-    bool waits;          /* answers wait for the end of their tasks … */
+    bool minimal;           /* of a task id and status only */
+    bool waits;             /* answers wait for the end of their tasks … */
     uint64_t wait_until_ms; /* … until then (loop's time); 0: no longer */
-    Buf queue;           /* of Waiting */
-    size_t queue_at;     /* answered up to here */
-    Buf refusals;        /* text of the queue's refusals */
+    Buf queue;              /* of Waiting */
+    size_t queue_at;        /* answered up to here */
+    Buf refusals;           /* text of the queue's refusals */
     size_t refusals_at;
 } Batch;
 

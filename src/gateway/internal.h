@@ -332,7 +332,8 @@ void submit_big_free(BigInput *b);
 
 void submit_post(Exchange *x);
 void batch_post(Exchange *x);
-void batch_wake(Exchange *x, bool wait_over); /* what it watched has ended, or is waited for no more */
+void batch_wake(Exchange *x,
+                bool wait_over); /* what it watched has ended, or is waited for no more */
 
 /* ---- tasks.c ---- */
 void tasks_answer(Exchange *x, Task *t, int status, bool with_input);

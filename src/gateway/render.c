@@ -107,7 +107,7 @@ void render_task(Gateway *g, const Task *t, bool with_input, bool with_queue, Bu
     if (with_queue && t->state == TASK_QUEUED) put_queue(g, t, b);
     int64_t queue_end = t->run->first_started_ns ? t->run->first_started_ns
                         : t->run->finished_ns    ? t->run->finished_ns
-                                            : now_of(g);
+                                                 : now_of(g);
     PUT(b, ",\"metrics\":{\"queue_ms\":");
     json_put_u64(b, ms_between(t->created_ns, queue_end));
     PUT(b, ",\"run_ms\":");

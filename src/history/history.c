@@ -1,6 +1,7 @@
 /* history.c: opening and closing the file; errors, statements, figures. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -153,10 +154,24 @@ static void put_uri(Buf *b, const char *path, const char *parameters)
     buf_puts(b, parameters);
 }
 
+/* Before the first connection of the process: SQLite need not count its memory, which takes a lock
+ * at every allocation. */
+static void configure_once(void)
+{
+    (void)!sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
+static void configure(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    CHECK(pthread_once(&once, configure_once) == 0);
+}
+
 int history_connect(const char *path, const char *parameters, int flags, sqlite3 **ret)
 {
     Buf uri = {0};
     put_uri(&uri, path, parameters);
+    configure();
     int rc = sqlite3_open_v2(buf_z(&uri), ret,
                              flags | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
                              NULL);

@@ -136,6 +136,16 @@ int history_stats(History *h, HistoryStats *ret) HR_MUST_CHECK;
 int history_peek(const char *path, HistoryStats *ret, bool *ret_whole /* or NULL */,
                  Buf *why) HR_MUST_CHECK;
 
+/* ---- a copy, for a backup ---- */
+
+typedef struct HistoryCopy HistoryCopy;
+/* Copies h into a new file at path, some pages a call; between the calls h is used as ever, and
+ * what changes meanwhile is changed in the copy too: it is h as of the call that said *ret_done.
+ * The copy is not synced. An error says nothing about h. Also ERR_EXISTS. */
+int history_copy_begin(History *h, const char *path, HistoryCopy **ret) HR_MUST_CHECK;
+int history_copy_step(HistoryCopy *c, uint32_t pages, bool *ret_done) HR_MUST_CHECK;
+void history_copy_end(HistoryCopy *c); /* before h is closed; accepts NULL; leaves the file */
+
 /* ---- `headrace history rebuild` ---- */
 
 /* Copies what can be read and checks out of an old file into `into`, in transactions of its own.

@@ -16,14 +16,14 @@ const char *const history_schema =
     " version TEXT NOT NULL, UNIQUE (tenant, model, version)) STRICT;"
     "CREATE TABLE tasks (no INTEGER PRIMARY KEY, kind INTEGER NOT NULL, state INTEGER NOT NULL,"
     " class INTEGER NOT NULL, finished_seq INTEGER NOT NULL, created_ns INTEGER NOT NULL,"
-    " finished_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL, check_crc INTEGER NOT NULL,"
+    " finished_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL, check_sum INTEGER NOT NULL,"
     " body BLOB NOT NULL) STRICT;"
     "CREATE INDEX tasks_by_kind ON tasks (kind);"
     "CREATE INDEX tasks_unsuccessful ON tasks (kind) WHERE state > 2;"
     "CREATE INDEX tasks_by_finish ON tasks (finished_seq);"
     "CREATE INDEX tasks_by_expiry ON tasks (expires_ns) WHERE expires_ns > 0;"
     "CREATE TABLE files (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL,"
-    " owner_task INTEGER NOT NULL, size INTEGER NOT NULL, check_crc INTEGER NOT NULL,"
+    " owner_task INTEGER NOT NULL, size INTEGER NOT NULL, check_sum INTEGER NOT NULL,"
     " body BLOB NOT NULL) STRICT;"
     "CREATE INDEX files_by_task ON files (owner_task);";
 
@@ -32,14 +32,14 @@ _Static_assert(TASK_SUCCEEDED == 2, "the schema says so: tasks_unsuccessful");
 /* INDEXED BY makes a statement fail rather than run over the whole table without its index. */
 #define TASK_COLUMNS                                                                               \
     "t.no, t.finished_seq, t.created_ns, t.finished_ns, t.expires_ns, t.state, t.class,"           \
-    " k.tenant, k.model, k.version, t.check_crc, t.body FROM tasks AS t"                           \
+    " k.tenant, k.model, k.version, t.check_sum, t.body FROM tasks AS t"                           \
     " LEFT JOIN kinds AS k ON k.id = t.kind"
-#define FILE_COLUMNS "no, id, tenant, owner_task, size, check_crc, body FROM files"
+#define FILE_COLUMNS "no, id, tenant, owner_task, size, check_sum, body FROM files"
 #define TASK_VALUES                                                                                \
-    "(no, kind, state, class, finished_seq, created_ns, finished_ns, expires_ns, check_crc, body)" \
+    "(no, kind, state, class, finished_seq, created_ns, finished_ns, expires_ns, check_sum, body)" \
     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
 #define FILE_VALUES                                                                                \
-    "(no, id, tenant, owner_task, size, check_crc, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+    "(no, id, tenant, owner_task, size, check_sum, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
 
 const char *const history_sql[STMTS] = {
     [STMT_BEGIN] = "BEGIN IMMEDIATE",
@@ -52,7 +52,7 @@ const char *const history_sql[STMTS] = {
 
     [STMT_TASK_ADD] = "INSERT OR IGNORE INTO tasks " TASK_VALUES,
     [STMT_TASK_REPLACE] = "REPLACE INTO tasks " TASK_VALUES,
-    [STMT_TASK_BODY] = "UPDATE tasks SET check_crc = ?2, body = ?3 WHERE no = ?1",
+    [STMT_TASK_BODY] = "UPDATE tasks SET check_sum = ?2, body = ?3 WHERE no = ?1",
     [STMT_TASK_DELETE] = "DELETE FROM tasks WHERE no = ?1",
 
     [STMT_FILE_PUT] = "REPLACE INTO files " FILE_VALUES,

@@ -15,11 +15,12 @@ void bind_blob(sqlite3_stmt *s, int at, Str v)
     sqlite3_bind_blob64(s, at, v.n ? v.p : "", v.n, SQLITE_STATIC);
 }
 
-static uint32_t check_str(uint32_t crc, Str v)
+/* XXH3, seeded with what came before (chain64). */
+static uint64_t check_str(uint64_t check, Str v)
 {
     uint8_t len[8];
     store_u64(len, v.n);
-    return crc32c(crc32c(crc, len, sizeof len), v.p, v.n);
+    return chain64(chain64(check, len, sizeof len), v.p, v.n);
 }
 
 uint32_t task_check(const HistoryTask *t)
@@ -32,9 +33,9 @@ uint32_t task_check(const HistoryTask *t)
     store_u64(head + 32, (uint64_t)t->expires_ns);
     head[40] = (uint8_t)t->state;
     head[41] = (uint8_t)t->class;
-    uint32_t crc = crc32c(0, head, sizeof head);
-    crc = check_str(check_str(check_str(crc, t->tenant), t->model), t->version);
-    return check_str(crc, t->body);
+    uint64_t check = chain64(0, head, sizeof head);
+    check = check_str(check_str(check_str(check, t->tenant), t->model), t->version);
+    return (uint32_t)check_str(check, t->body);
 }
 
 uint32_t file_check(const HistoryFile *f)
@@ -43,8 +44,8 @@ uint32_t file_check(const HistoryFile *f)
     store_u64(head, f->no);
     store_u64(head + 8, f->owner_task);
     store_u64(head + 16, f->size);
-    uint32_t crc = crc32c(0, head, sizeof head);
-    return check_str(check_str(check_str(crc, f->id), f->tenant), f->body);
+    uint64_t check = chain64(0, head, sizeof head);
+    return (uint32_t)check_str(check_str(check_str(check, f->id), f->tenant), f->body);
 }
 
 /* ---- transactions ---- */

@@ -73,13 +73,28 @@ Task *task_new(Core *c)
     return t;
 }
 
+void task_room_for_events(TaskRun *r, uint32_t cap)
+{
+    CHECK(cap <= 2 * TASK_EVENTS_MAX);
+    if (cap <= ARRAY_LEN(r->first_events)) {
+        r->events = r->first_events;
+        r->events_cap = ARRAY_LEN(r->first_events);
+        return;
+    }
+    TaskEvent *more = mem_new(cap * sizeof *more);
+    if (r->events_len) memcpy(more, r->events, r->events_len * sizeof *more);
+    if (r->events != r->first_events) mem_free(r->events);
+    r->events = more;
+    r->events_cap = (uint16_t)cap;
+}
+
 void task_free(Core *c, Task *t)
 {
     if (!t) return;
     payloads_drop(c->payloads, &t->input);
     if (t->run != &task_no_run) {
         payloads_drop(c->payloads, &t->run->output);
-        mem_free(t->run->events);
+        if (t->run->events != t->run->first_events) mem_free(t->run->events);
         mem_free(t->run);
     }
     if (t->extra) {
@@ -196,10 +211,8 @@ static const TaskEvent *task_event(Task *t, const At *at, EventKind kind)
                 (TASK_EVENTS_MAX / 2 - 1) * sizeof *t->run->events);
         t->run->events_len--;
     }
-    if (t->run->events_len == t->run->events_cap) {
-        t->run->events_cap = (uint16_t)(t->run->events_cap ? t->run->events_cap * 2 : 2);
-        t->run->events = mem_grow(t->run->events, t->run->events_cap * sizeof *t->run->events);
-    }
+    if (t->run->events_len == t->run->events_cap)
+        task_room_for_events(t->run, 2 * t->run->events_cap);
     TaskEvent *e = &t->run->events[t->run->events_len++];
     *e = (TaskEvent){.seq = at->seq,
                      .time_ns = at->time_ns,

@@ -83,8 +83,9 @@ const Tenant *tenant_find(const Core *c, Sym s); /* NULL: never seen */
 
 /* apply.c */
 TaskExtra *task_extra(Task *t);
-Task *task_new(Core *c);    /* waiting, all zeros */
-TaskRun *task_run(Task *t); /* its own, made when it has none */
+Task *task_new(Core *c);                             /* waiting, all zeros */
+void task_room_for_events(TaskRun *r, uint32_t cap); /* at least */
+TaskRun *task_run(Task *t);                          /* its own, made when it has none */
 void task_free(Core *c, Task *t);
 void task_link(Core *c, Task *t); /* counts, lists and file references of a restored task */
 void settled_link(Core *c, Task *t);

@@ -224,8 +224,10 @@ static void events(Pass *p, TaskRun *r)
             r->events_len = 0;
             return;
         }
-        r->events_cap = r->events_len;
-        if (r->events_len) r->events = mem_new(r->events_len * sizeof *r->events);
+        uint16_t len = r->events_len;
+        r->events_len = 0;
+        task_room_for_events(r, len);
+        r->events_len = len;
     }
     for (uint16_t i = 0; i < r->events_len; i++) {
         TaskEvent *e = &r->events[i];

@@ -161,7 +161,8 @@ typedef struct {
     uint8_t fail;    /* FailCode */
     bool fail_retryable;
     uint16_t events_len, events_cap;
-    TaskEvent *events; /* since the first lease; EVENT_CREATED is implied by created_seq */
+    TaskEvent *events;         /* since the first lease; EVENT_CREATED is implied by created_seq */
+    TaskEvent first_events[2]; /* most have no more: events points here, or to owned memory */
     Payload output;
     List settled; /* in Core's list of settled tasks, by settled_seq */
 
