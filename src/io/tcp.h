@@ -56,7 +56,8 @@ void tcp_flush(TcpListener *l); /* now; called by itself before and after pollin
 size_t tcp_unsent(const Tcp *c);
 void tcp_read(Tcp *c, bool on);
 /* Closes once everything has left and the peer has read it: half-closes, then discards what still
- * comes, for 2 s and 32 MiB at most. So a refusal reaches a client that is in the middle of sending. */
+ * comes, for 2 s and 32 MiB at most. So a refusal reaches a client that is in the middle of
+ * sending. */
 void tcp_finish(Tcp *c);
 void tcp_close(Tcp *c); /* at once */
 

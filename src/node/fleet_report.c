@@ -207,7 +207,7 @@ static void resident_set(Device *d, Sym name, Sym version,
 /* It is loaded there, and takes what it takes. */
 static void take_loaded(Fleet *f, Device *d, DeviceModel *dm, ModelState *m, const WorkerReport *r)
 {
-    average(&m->load_ns, r->load_ns);
+    average(&m->load_ns, MAX(r->load_ns, 1)); /* 0 would be: unknown */
     if (r->max_batch) m->max_batch = MIN(r->max_batch, (uint32_t)SCHED_BATCH_MAX);
     for (size_t i = 0; i < ARRAY_LEN(m->unit_ns); i++)
         if (r->unit_ns[i]) m->unit_ns[i] = r->unit_ns[i];

@@ -199,7 +199,10 @@ uint64_t shard_replayed_tasks(const Shard *s)
 void shard_durable(Shard *s, uint64_t seq)
 {
     s->durable_seq = MAX(s->durable_seq, seq);
-    s->unsynced_since_ns = s->durable_seq < shard_last_seq(s) ? shard_now_ns(s) : 0;
+    /* What is unsynced now came after the commit that has just ended was taken: after the one
+     * before had been told of, at the earliest. */
+    s->unsynced_since_ns = s->durable_seq < shard_last_seq(s) ? s->open_since_ns : 0;
+    s->open_since_ns = 0;
 }
 
 void shard_failed(Shard *s, int err)
@@ -290,6 +293,7 @@ bool shard_commit(Shard *s, bool reserved, Decision *d)
     s->at = at;
     s->dirty = true;
     if (!s->unsynced_since_ns) s->unsynced_since_ns = now;
+    if (!s->open_since_ns) s->open_since_ns = now;
     Frame f;
     size_t len;
     uint64_t misfits = core_misfits(s->core);

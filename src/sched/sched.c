@@ -222,15 +222,22 @@ static Fit *first_open(const Heap *h, int class)
     return f && fit_open_to(f, class) ? f : NULL; /* by D4 */
 }
 
-/* Where g's next task starts: on an idle device that holds its model, else by joining, else by a
- * swap. */
+/* Is it there in no time? Then an idle device is better than company, which may be slow or hang. */
+static bool quick_load(const Fit *f)
+{
+    const Model *m = f->model;
+    return m->is.load_ns > 0 && m->is.load_ns <= model_cost(m) && !device_victim(f);
+}
+
+/* Where g's next task starts: on an idle device that holds its model or has it soon, else by
+ * joining, else by a swap. */
 static Fit *free_fit(const Group *g)
 {
     const Model *m = g->model;
     Fit *idle = first_open(&m->idle, g->class);
     if ((idle && !needs_swap(idle)) || model_solo(m)) return idle; /* keeps P5 */
     Fit *joinable = first_open(&m->joinable, g->class);
-    return joinable ? joinable : idle;
+    return joinable && !(idle && quick_load(idle)) ? joinable : idle;
 }
 
 static bool starved(const Group *g, int64_t now_ns)

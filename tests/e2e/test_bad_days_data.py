@@ -78,6 +78,16 @@ def needed_segments(log):
     return [p for p in starts if p >= base]
 
 
+def groups(raw):
+    """[(where, frames, bytes of its body)] of a segment: behind the last one lies what the file held before."""
+    found, at, generation = [], 512, raw[24:32]
+    while raw[at:at + 4] == b"HLRG" and raw[at + 8:at + 16] == generation:
+        frames, body = struct.unpack_from("<I", raw, at + 4)[0], struct.unpack_from("<I", raw, at + 40)[0]
+        found.append((at, frames, body))
+        at += (48 + body + 511) // 512 * 512
+    return found
+
+
 def flip(path, at, bit):
     with open(path, "r+b") as f:
         f.seek(at)
@@ -101,8 +111,7 @@ def test_a_flipped_bit_in_a_segment(history, servers):
     segments = needed_segments(log)
     places = []
     for path in segments:
-        # The last group of all may be an unproven tail: what lies below it is acknowledged for sure.
-        end = len(path.read_bytes().rstrip(b"\0")) - (1200 if path == segments[-1] else 0)
+        end = groups(path.read_bytes())[-1][0]  # the last group proves what lies below it
         places += [(path, at) for at in {chance.randrange(0, 92), *(chance.randrange(end) for _ in range(2))}
                    if at < end]
     assert len(places) >= 5, places
@@ -181,15 +190,13 @@ def newer_snapshot(data):
 def change_last_frame(data, at_in_frame, byte):
     """One byte of the last frame of the log, with a CRC that fits."""
     path = max((data / "log").glob("*.seg"))
-    raw, at, last = path.read_bytes(), 512, None
+    raw, last = path.read_bytes(), None
     generation = struct.unpack_from("<Q", raw, 24)[0]
-    while at + 48 <= len(raw) and raw[at:at + 4] == b"HLRG" and struct.unpack_from("<Q", raw, at + 8)[0] == generation:
-        frames, body = struct.unpack_from("<I", raw, at + 4)[0], struct.unpack_from("<I", raw, at + 40)[0]
+    for at, frames, _ in groups(raw):
         entry = at + 48
         for _ in range(frames):
             last, length = entry, struct.unpack_from("<I", raw, entry)[0]
             entry += 8 + length
-        at += (48 + body + 511) // 512 * 512
     length = struct.unpack_from("<I", raw, last)[0]
     frame = bytearray(raw[last + 8:last + 8 + length])
     frame[at_in_frame] = byte

@@ -204,6 +204,18 @@ static bool open_to(int d, int c, int m)
     return !v->claimed || v->by_model == m || c < v->bound;
 }
 
+static int64_t cost_of(int m)
+{
+    return models[m].cost > 0 ? MAX((int64_t)models[m].cost, 1) : MS(100);
+}
+
+/* A load into spare memory that takes no longer than a task. */
+static bool quick_on(int d, int m)
+{
+    int64_t load_ns = models[m].is.load_ns;
+    return load_ns > 0 && load_ns <= cost_of(m) && has_room(d, m, false);
+}
+
 /* The best device that could start work of class c of m now, or -1. */
 static int free_for(int c, int m, bool solo_joins, bool *ret_swap)
 {
@@ -230,14 +242,9 @@ static int free_for(int c, int m, bool solo_joins, bool *ret_swap)
         least[all > 0] = cost;
         if (!all) best_swaps = swap;
     }
-    bool join = best[1] >= 0 && (best[0] < 0 || best_swaps);
+    bool join = best[1] >= 0 && (best[0] < 0 || (best_swaps && !quick_on(best[0], m)));
     *ret_swap = !join && best_swaps;
     return best[join];
-}
-
-static int64_t cost_of(int m)
-{
-    return models[m].cost > 0 ? MAX((int64_t)models[m].cost, 1) : MS(100);
 }
 
 static int64_t held_to(int c, int m)
