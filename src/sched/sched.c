@@ -226,7 +226,8 @@ static Fit *first_open(const Heap *h, int class)
 static bool quick_load(const Fit *f)
 {
     const Model *m = f->model;
-    return m->is.load_ns > 0 && m->is.load_ns <= model_cost(m) && !device_victim(f);
+    int64_t soon = MAX(model_cost(m), STARVE_MIN_NS);
+    return m->is.load_ns > 0 && m->is.load_ns <= soon && !device_victim(f);
 }
 
 /* Where g's next task starts: on an idle device that holds its model or has it soon, else by

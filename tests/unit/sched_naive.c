@@ -209,11 +209,11 @@ static int64_t cost_of(int m)
     return models[m].cost > 0 ? MAX((int64_t)models[m].cost, 1) : MS(100);
 }
 
-/* A load into spare memory that takes no longer than a task. */
+/* A load into spare memory that takes no longer than a task, or 100 ms. */
 static bool quick_on(int d, int m)
 {
     int64_t load_ns = models[m].is.load_ns;
-    return load_ns > 0 && load_ns <= cost_of(m) && has_room(d, m, false);
+    return load_ns > 0 && load_ns <= MAX(cost_of(m), MS(100)) && has_room(d, m, false);
 }
 
 /* The best device that could start work of class c of m now, or -1. */
