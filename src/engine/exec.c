@@ -35,17 +35,17 @@
 #include <unistd.h>
 #include <yyjson.h>
 
-#define LINE_MAX_BYTES (8 * MIB)      /* a picture in base 64, inline */
-#define STEP_NS (50 * NS_PER_MS)      /* the longest step: the worker does its other work between */
+#define LINE_MAX_BYTES  (8 * MIB)        /* a picture in base 64, inline */
+#define STEP_NS         (50 * NS_PER_MS) /* the longest step: the worker does its other work between */
 #define CANCEL_GRACE_NS (2 * NS_PER_S) /* for a program to answer a cancel before it is killed */
-#define CLOSE_GRACE_NS (2 * NS_PER_S)  /* to end after its stdin was closed */
+#define CLOSE_GRACE_NS  (2 * NS_PER_S) /* to end after its stdin was closed */
 enum {
     READ_CHUNK = 64 * 1024,
     CHUNKS_MAX = 32,
     DEPTH_MAX = 64, /* of an input's JSON, as the server's own limit */
     LOG_LINE_MAX = 8 * 1024,
-    WORDS_MAX = 240,   /* of stderr's end, in an error message */
-    SHOWN_MAX = 160,   /* of a bad line, in an error message */
+    WORDS_MAX = 240, /* of stderr's end, in an error message */
+    SHOWN_MAX = 160, /* of a bad line, in an error message */
     SLOTS_MAX = 1024,
 };
 
@@ -101,8 +101,10 @@ static void call_detach(Call *c)
 static void call_fail(Call *c, const EngineError *why)
 {
     if (!c->task) return;
-    if (engine_task_cancel_wanted(c->task)) engine_task_canceled(c->task);
-    else engine_task_fail_as(c->task, why);
+    if (engine_task_cancel_wanted(c->task))
+        engine_task_canceled(c->task);
+    else
+        engine_task_fail_as(c->task, why);
     call_detach(c);
 }
 
@@ -212,8 +214,10 @@ static bool child_start(Exec *x)
         ssize_t n;
         do n = read(report[0], &why, sizeof why); /* ends with the exec */
         while (n < 0 && errno == EINTR);
-        if (n > 0) waitpid(pid, NULL, 0);
-        else why = 0;
+        if (n > 0)
+            waitpid(pid, NULL, 0);
+        else
+            why = 0;
     }
     close_fd(&report[0]);
     if (why) {
@@ -249,7 +253,8 @@ static int child_reap(Exec *x)
 {
     int status = 0;
     kill(-x->pid, SIGKILL); /* before the wait: until then the number cannot be anyone else's */
-    while (waitpid(x->pid, &status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(x->pid, &status, 0) < 0 && errno == EINTR) {
+    }
     log_flush(x);
     close_fd(&x->in);
     close_fd(&x->out);
@@ -280,8 +285,10 @@ static void calls_fail(Exec *x, bool starting, const EngineError *why)
     LIST_FOR (c, &x->calls, Call, node) {
         if (c->state == CALL_WAITING && !starting) continue;
         c->state = CALL_WAITING; /* no program is at it any more */
-        if (c->task) call_fail(c, why);
-        else call_free(c);
+        if (c->task)
+            call_fail(c, why);
+        else
+            call_free(c);
     }
 }
 
@@ -326,8 +333,10 @@ static void child_ended(Exec *x)
     int status = child_reap(x);
     char how[80];
     int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    if (sig) snprintf(how, sizeof how, "by signal %d (%s)", sig, sigdescr_np(sig));
-    else snprintf(how, sizeof how, "with exit status %d", WEXITSTATUS(status));
+    if (sig)
+        snprintf(how, sizeof how, "by signal %d (%s)", sig, sigdescr_np(sig));
+    else
+        snprintf(how, sizeof how, "with exit status %d", WEXITSTATUS(status));
     EngineError why;
     bool memory = starting && lacked_memory(x, killed);
     engine_error_set(&why, memory ? ENGINE_ERR_OUT_OF_MEMORY : ENGINE_ERR_CRASHED, true,
@@ -434,7 +443,8 @@ static void line_take(Exec *x, Str line)
         if (c) c->heard_ns = engine_now_ns();
         if (yyjson_is_str(text)) log_text(x, c, (Str){yyjson_get_str(text), yyjson_get_len(text)});
         if (progress && c && c->task) line_progress(c->task, progress);
-        if ((output || error) && c) line_end(c, output, error);
+        if ((output || error) && c)
+            line_end(c, output, error);
         else if (!output && !error && !progress && !text)
             line_wrong(x, "a line without output, error, progress or log", line);
         /* A call that is over may be spoken of still: its cancel and its answer crossed. */
@@ -571,8 +581,8 @@ static bool add_paths(Exec *x, EngineTask *t, yyjson_mut_doc *doc, yyjson_mut_va
         return false;
     }
     if (yyjson_mut_is_arr(v)) {
-        yyjson_mut_arr_foreach(v, i, n, item)
-            if (!add_paths(x, t, doc, item, depth + 1, err)) return false;
+        yyjson_mut_arr_foreach(v, i, n,
+                               item) if (!add_paths(x, t, doc, item, depth + 1, err)) return false;
         return true;
     }
     if (!yyjson_mut_is_obj(v)) return true;
@@ -590,8 +600,8 @@ static bool add_paths(Exec *x, EngineTask *t, yyjson_mut_doc *doc, yyjson_mut_va
         yyjson_mut_obj_add_strcpy(doc, v, "path", path);
         return true;
     }
-    yyjson_mut_obj_foreach(v, i, n, key, item)
-        if (!add_paths(x, t, doc, item, depth + 1, err)) return false;
+    yyjson_mut_obj_foreach(v, i, n, key,
+                           item) if (!add_paths(x, t, doc, item, depth + 1, err)) return false;
     return true;
 }
 
@@ -707,8 +717,8 @@ static void child_check_start(Exec *x, int64_t now)
         engine_error_set(&why, ENGINE_ERR_TIMEOUT, true,
                          "the model's program printed no {\"ready\":true} within %u s "
                          "(exec.start_timeout_s in its model.yaml)%s%.*s",
-                         x->yaml->exec.start_timeout_s,
-                         x->words.len ? "; its last words: " : "", STR_ARG(buf_str(&x->words)));
+                         x->yaml->exec.start_timeout_s, x->words.len ? "; its last words: " : "",
+                         STR_ARG(buf_str(&x->words)));
         child_lost(x, &why);
     }
 }

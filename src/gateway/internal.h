@@ -6,8 +6,8 @@
  *     route.c      the table of routes; what every request must pass
  *     auth.c problem.c render.c query.c    keys, refusals, JSON of things, query parameters
  *     past.c       tasks that have left memory: asked of the history view
- *     submit.c batch.c tasks.c events.c files.c upload.c workers.c views.c ops.c openapi.c
- *                  the routes
+ *     submit.c batch.c tasks.c events.c files.c upload.c workers.c views.c ops.c backup.c
+ *                  openapi.c   the routes
  *
  * A handler sees an Exchange, never a connection: it reads the request and answers by
  * exchange_reply (at once), or keeps the exchange (watch.c, a stream, a job) and answers later.
@@ -184,6 +184,7 @@ struct Gateway {
     Table buckets;    /* rate limits by tenant */
     Table leased;     /* running tasks that refer to files */
     List gone_files;  /* contents to unlink once durable */
+    bool files_held;  /* a backup reads them: not now */
     size_t jobs;      /* on libuv's threads */
     size_t transfers; /* uploads and downloads: a descriptor each */
     Buf openapi;
@@ -282,6 +283,7 @@ Task *query_task(Exchange *x, TaskHandler past);
 /* Answers may come later: what they need of the request must have been read. t is valid during the
  * call, in no list of the core, and durable. */
 void past_task(Exchange *x, uint64_t no, TaskHandler then);
+void past_task_by_id(Exchange *x, Str id, TaskHandler then); /* an id of this shard's (core_find) */
 /* The same with a question of the caller's: then(x, q), unless the view failed (answered 503) or x
  * is gone. Found or not: q->err. */
 void past_ask(Exchange *x, const PastQuery *q, void (*then)(Exchange *x, PastQuery *q));
@@ -395,6 +397,9 @@ void ops_startupz(Exchange *x);
 void ops_metrics(Exchange *x);
 void ops_home(Exchange *x);
 void openapi_get(Exchange *x);
+
+/* ---- backup.c ---- */
+void backup_get(Exchange *x);
 
 /* ---- server.c ---- */
 void server_resume_body(Exchange *x);    /* paused_in was cleared */

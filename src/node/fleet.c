@@ -512,10 +512,11 @@ Decision fleet_hello(Fleet *f, const WorkerHello *h, char id_out[40], Buf *refus
     if (s->failed || !s->leading) return shard_accepting(s);
     if (h->foreign && is_own_name(h->name)) {
         d = (Decision){.code = CODE_INVALID_REQUEST};
-        snprintf(d.detail, sizeof d.detail,
-                 "\"%.*s\": names like local-0 are those of the server's own workers; give this one "
-                 "another --name",
-                 STR_ARG(h->name));
+        snprintf(
+            d.detail, sizeof d.detail,
+            "\"%.*s\": names like local-0 are those of the server's own workers; give this one "
+            "another --name",
+            STR_ARG(h->name));
         return d;
     }
     if (h->devices_len == 0 || h->devices_len > DEVICES_MAX) {

@@ -464,8 +464,8 @@ static void one_step(World *w, Random *r)
     case 4:
     case 5:
         if ((t = some_task(w, r, true)))
-            core_succeed(w->core, t->no, stale ? stale : t->run->token, STR("{\"answer\":42}"), NULL, 0,
-                         u, &w->b);
+            core_succeed(w->core, t->no, stale ? stale : t->run->token, STR("{\"answer\":42}"),
+                         NULL, 0, u, &w->b);
         break;
     case 6:
         if ((t = some_task(w, r, true)))
@@ -479,8 +479,8 @@ static void one_step(World *w, Random *r)
             else if (random_below(r, 2))
                 core_forget(w->core, t->no, &w->b);
             else
-                core_release(w->core, t->no, t->run->token, FAIL_MODEL_CRASHED, random_below(r, 2), u,
-                             w->now, &w->b);
+                core_release(w->core, t->no, t->run->token, FAIL_MODEL_CRASHED, random_below(r, 2),
+                             u, w->now, &w->b);
         }
         break;
     default:
@@ -497,7 +497,8 @@ static void recount(World *w)
     for (Task *t = core_older(w->core, UINT64_MAX); t; t = core_older(w->core, t->no)) {
         counts[t->state]++;
         ready += t->ready;
-        assert_true((t->run->token != 0) == (t->state == TASK_RUNNING) || task_state_terminal(t->state));
+        assert_true((t->run->token != 0) == (t->state == TASK_RUNNING) ||
+                    task_state_terminal(t->state));
     }
     for (int s = 0; s < TASK_STATES; s++)
         assert_int_equal(core_count(w->core, (TaskState)s), counts[s]);
