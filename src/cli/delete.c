@@ -33,6 +33,8 @@ const Command command_delete = {
     .name = "delete",
     .words = "TASK...",
     .summary = "Forget the input and output of finished tasks",
+    .about = "What is left says that the task was, and how it ended. Cancel one that has not\n"
+             "ended. A retry needs the input: it is refused afterwards.",
     .client = true,
     .words_min = 1,
     .words_max = ANY_WORDS,

@@ -45,6 +45,9 @@ const Command command_drain = {
     .name = "drain",
     .words = "WORKER...",
     .summary = "Let workers finish what they run, then end",
+    .about = "A worker that the server started itself is started again: that is how it takes\n"
+             "up changed models. To keep one empty, cordon it. WORKER is an id of `headrace\n"
+             "workers`.",
     .client = true,
     .words_min = 1,
     .words_max = ANY_WORDS,
@@ -57,6 +60,8 @@ const Command command_cordon = {
     .name = "cordon",
     .words = "WORKER...",
     .summary = "Give workers no new tasks",
+    .about = "They finish what they run. It holds for a worker's name, over restarts, until\n"
+             "`headrace uncordon`. WORKER is an id of `headrace workers`.",
     .client = true,
     .words_min = 1,
     .words_max = ANY_WORDS,

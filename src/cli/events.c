@@ -129,6 +129,8 @@ const Command command_events = {
     .name = "events",
     .words = "TASK",
     .summary = "Print a task's events as they come, until it has ended",
+    .about = "A line for each change of state and for progress. With a finished task: what\n"
+             "happened.",
     .options = options,
     .options_len = ARRAY_LEN(options),
     .client = true,

@@ -146,13 +146,15 @@ const Command command_files = {
     .name = "files",
     .words = "put|get|rm FILE...",
     .summary = "Upload a file (prints its id), download or delete one",
-    .about = "An input refers to a file as {\"$file\": \"file_…\"}.",
+    .about = "An input refers to a file as {\"$file\": \"file_…\"}; `headrace submit --file` does\n"
+             "both at once. A file that no task refers to goes after retention.file (7 days).",
     .options = options,
     .options_len = ARRAY_LEN(options),
     .client = true,
     .words_min = 2,
     .words_max = ANY_WORDS,
     .examples = "  headrace files put photo.png\n"
-                "  headrace files get file_01J… -o picture.png",
+                "  headrace files get file_01J… -o picture.png\n"
+                "  headrace files rm file_01J…",
     .run = run,
 };

@@ -79,8 +79,10 @@ const Command command_key = {
     .name = "key",
     .words = "new",
     .summary = "Make an API key, and the configuration that lets it in",
-    .about = "The key goes to stdout, the lines for the configuration file to stderr. The server\n"
-             "keeps only the hash.",
+    .about = "The key goes to stdout, the lines for the configuration file to stderr. The\n"
+             "server keeps only the hash, and knows the key from its next start on. Scopes:\n"
+             "submit (and read single tasks), read (and search), operate (pause, warm, drain,\n"
+             "cordon), admin (all, for every tenant), worker (join as one, nothing else).",
     .options = options,
     .options_len = ARRAY_LEN(options),
     .words_min = 1,

@@ -234,6 +234,8 @@ const Command command_models = {
     .name = "models",
     .words = "[MODEL]",
     .summary = "List the models that can run, or tell all about one",
+    .about = "With MODEL: its versions, where they are loaded, what was measured, and why its\n"
+             "tasks wait when they cannot start.",
     .client = true,
     .words_max = 1,
     .examples = "  headrace models\n"

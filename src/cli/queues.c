@@ -61,6 +61,8 @@ const Command command_queues = {
     .name = "queues",
     .words = "",
     .summary = "Show what waits: how much, and for how long",
+    .about = "A row for each model that has tasks waiting or running; CANNOT START says why\n"
+             "none of them can.",
     .client = true,
     .examples = "  headrace queues\n"
                 "  headrace queues --json",

@@ -56,6 +56,8 @@ const Command command_retry = {
     .name = "retry",
     .words = "TASK",
     .summary = "Submit a finished task's input again, as a new task",
+    .about = "The new task has the same input, options and metadata, and an id of its own,\n"
+             "which is printed. The old one never changes.",
     .options = options,
     .options_len = ARRAY_LEN(options),
     .client = true,

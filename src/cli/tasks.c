@@ -153,6 +153,8 @@ const Command command_tasks = {
     .name = "tasks",
     .words = "",
     .summary = "List tasks, the newest first",
+    .about = "Live and finished ones, as far back as they are kept (retention,\n"
+             "history.max_size).",
     .options = options,
     .options_len = ARRAY_LEN(options),
     .client = true,

@@ -13,6 +13,9 @@
 #define STALL_MAX_MS 10000 /* so long a line waits for room in the log; then it is refused */
 /* bytes of lines that wait for a large one to be stored; then reading stops */
 #define AHEAD_MAX (16 * MIB)
+/* bytes of answers that the client has not read; then no more are made. Half of what ends its
+ * connection (server.c). */
+#define UNREAD_MAX (32 * MIB)
 
 typedef struct Repeat Repeat;
 
@@ -24,6 +27,8 @@ typedef struct {
     bool over;           /* the body has ended, or no more of it counts */
     BigInput *big;       /* a line that is being stored */
     Repeat *repeat;      /* a line whose task the history view is asked for */
+    Repeat *fetch;       /* a line that refers to a file which the history view is asked for … */
+    int view_err;        /* … and that it cannot read now */
     List later;          /* in Gateway.batches: gateway_go_on comes back to it */
     uint64_t stalled_ms; /* since when the log has no room for the next line; 0: it has */
 
@@ -45,6 +50,7 @@ typedef struct { /* an answer in its turn */
 struct Repeat {
     PastQuery q;
     Batch *b; /* NULL: it is gone */
+    bool repeat; /* else its task has ended while another one was waited for */
 };
 
 static void pump(Batch *b);
@@ -75,13 +81,15 @@ static void put_task(Batch *b, Task *t, uint64_t no, bool repeat)
     if (!t && no && g->p.past) {
         b->repeat = mem_new(sizeof *b->repeat);
         b->repeat->b = b;
+        b->repeat->repeat = repeat;
+        b->x->asked = true;
         b->repeat->q = (PastQuery){.kind = PAST_TASK, .no = no, .done = past_answered};
         g->p.past(g->p.ctx, &b->repeat->q);
         return;
     }
     if (!t) {
         Problem p = problem_of(410, CODE_GONE, NULL,
-                               "this line was accepted before; its task has ended and left memory");
+                               "this line was accepted; its task has ended and left memory");
         put_refusal(b, &p);
         return;
     }
@@ -108,11 +116,17 @@ static void accepted(Batch *b, Task *t, uint64_t no, bool repeat)
         put_task(b, t, no, repeat);
 }
 
+static bool unread(const Batch *b)
+{
+    return server_unsent(b->x) + exchange_waiting(b->x) > UNREAD_MAX;
+}
+
 /* Answers what has its turn, up to a task that is not at its end. */
 static void answer_some(Batch *b)
 {
     Gateway *g = b->x->g;
-    while (b->queue_at < b->queue.len && !b->repeat && b->x->watching == WATCH_NONE) {
+    while (b->queue_at < b->queue.len && !b->repeat && b->x->watching == WATCH_NONE &&
+           !unread(b)) {
         Waiting w;
         memcpy(&w, b->queue.data + b->queue_at, sizeof w);
         Task *t = w.no ? core_task(core_of(g), w.no) : NULL;
@@ -148,10 +162,36 @@ static void past_answered(PastQuery *q)
     Batch *b = r->b;
     if (b) {
         b->repeat = NULL;
-        put_task(b, q->tasks_len ? q->tasks[0] : NULL, 0, true);
+        b->x->asked = b->fetch != NULL;
+        put_task(b, q->tasks_len ? q->tasks[0] : NULL, 0, r->repeat);
         pump(b);
     }
     mem_free(r);
+}
+
+static void file_answered(PastQuery *q)
+{
+    Repeat *r = CONTAINER_OF(q, Repeat, q);
+    Batch *b = r->b;
+    if (b) {
+        b->fetch = NULL;
+        b->x->asked = b->repeat != NULL;
+        b->view_err = q->err == ERR_NOT_FOUND ? 0 : q->err;
+        b->x->missing_for_good = past_file_back(b->x->g, q).code != CODE_OK;
+        pump(b);
+    }
+    mem_free(r);
+}
+
+static void ask_for_file(Batch *b, const PastQuery *q)
+{
+    Gateway *g = b->x->g;
+    b->fetch = mem_new(sizeof *b->fetch);
+    b->fetch->b = b;
+    b->fetch->q = *q;
+    b->fetch->q.done = file_answered;
+    b->x->asked = true;
+    g->p.past(g->p.ctx, &b->fetch->q);
 }
 
 static void big_stored(BigInput *big)
@@ -171,11 +211,12 @@ static void big_stored(BigInput *big)
     pump(b);
 }
 
-/* False: not now; gateway_go_on comes back to it. */
-static bool one_line(Batch *b, Str line)
+/* False: not now; gateway_go_on or the history view's answer comes back to it. */
+static bool try_line(Batch *b, Str line)
 {
     Exchange *x = b->x;
     Gateway *g = x->g;
+    PastQuery q;
     Submit s = {0};
     Problem p;
     Task *t = NULL;
@@ -185,7 +226,7 @@ static bool one_line(Batch *b, Str line)
     Decision d = g->p.accepting(g->p.ctx);
     if (d.code != CODE_OK) {
         p = problem_of_decision(&d);
-    } else if (!auth_rate(x, x->tenant, false, &retry_ms)) {
+    } else if (!x->rated && !auth_rate(x, x->tenant, false, &retry_ms)) {
         p = problem_of(429, CODE_RATE_LIMITED, NULL,
                        "the tenant may submit %g tasks a second; send this line again in %u ms",
                        g->o.tenant_rate, retry_ms);
@@ -217,9 +258,28 @@ static bool one_line(Batch *b, Str line)
             accepted(b, t, no, repeat);
             return true;
         }
+    } else if (past_wants_file(x, &q)) {
+        submit_done(&s);
+        x->rated = true;
+        ask_for_file(b, &q);
+        return false;
+    } else if (x->missing_file[0] && b->view_err) {
+        p = problem_of(503, CODE_LOG_STALLED, "input",
+                       "the history of finished tasks cannot be read now (%s)",
+                       err_text(b->view_err));
     }
     submit_done(&s);
     put_refusal(b, &p);
+    return true;
+}
+
+static bool one_line(Batch *b, Str line)
+{
+    Exchange *x = b->x;
+    memset(x->missing_file, 0, sizeof x->missing_file);
+    if (!try_line(b, line)) return false;
+    x->rated = x->missing_for_good = false;
+    b->view_err = 0;
     return true;
 }
 
@@ -237,7 +297,9 @@ static void pump(Batch *b)
 {
     Exchange *x = b->x;
     bool stalled = false;
-    while (!b->big && (!b->repeat || b->waits) && !stalled && b->at < b->in.len) {
+    bool full = false;
+    while (!b->big && !b->fetch && (!b->repeat || b->waits) && !stalled && b->at < b->in.len) {
+        if (!b->waits && (full = unread(b))) break;
         const char *first = (char *)b->in.data + b->at;
         size_t left = b->in.len - b->at;
         const char *end = memchr(first, '\n', left);
@@ -271,7 +333,7 @@ static void pump(Batch *b)
     }
     bool paused = x->paused_in;
     answer_some(b);
-    bool waits = b->big || (b->repeat && !b->waits) || stalled;
+    bool waits = b->big || b->fetch || (b->repeat && !b->waits) || stalled || full;
     x->paused_in = waits && b->in.len > AHEAD_MAX;
     /* After either of these, x may be gone. */
     if (b->over && !waits && !b->in.len && !b->repeat && b->queue_at == b->queue.len)
@@ -290,11 +352,17 @@ static void take(Exchange *x, Str piece)
     pump(b);
 }
 
+static void drained(Exchange *x)
+{
+    pump(x->state);
+}
+
 static void drop(Exchange *x)
 {
     Batch *b = x->state;
     if (b->big) b->big->x = NULL;
     if (b->repeat) b->repeat->b = NULL;
+    if (b->fetch) b->fetch->b = NULL;
     list_del(&b->later);
     buf_done(&b->queue);
     buf_done(&b->refusals);
@@ -333,5 +401,6 @@ void batch_post(Exchange *x)
     b->x = x;
     x->state = b;
     x->drop = drop;
+    x->drained = drained;
     x->take = take;
 }

@@ -53,6 +53,7 @@ void exchange_free(Exchange *x)
     x->drop = NULL;
     mem_free(x->retry_key);
     x->retry_key = NULL;
+    submit_forget_request(x);
     if (x->held) g->held_len--;
     list_del(&x->hold);
     list_del(&x->link);

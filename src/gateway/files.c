@@ -239,7 +239,7 @@ static void unlinked(uv_fs_t *fs)
 
 void files_durable(Gateway *g, uint64_t seq)
 {
-    while (!list_empty(&g->gone_files)) {
+    while (!g->files_held && !list_empty(&g->gone_files)) {
         Gone *gone = LIST_FIRST(&g->gone_files, Gone, link);
         char path[600];
         if (gone->seq > seq) return;
@@ -248,6 +248,12 @@ void files_durable(Gateway *g, uint64_t seq)
         g->jobs++;
         CHECK(uv_fs_unlink(g->loop, &gone->fs, path, unlinked) == 0);
     }
+}
+
+void gateway_hold_files(Gateway *g, bool held)
+{
+    g->files_held = held;
+    files_durable(g, g->p.durable_seq(g->p.ctx));
 }
 
 /* ---- reading ---- */

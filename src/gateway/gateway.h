@@ -177,6 +177,15 @@ typedef struct GatewayPorts {
     void (*metrics)(void *ctx, Buf *ret);   /* the shard's part of /metrics */
     bool (*ready)(void *ctx, Buf *why_not); /* /readyz */
     void (*past)(void *ctx, PastQuery *q);  /* NULL: there is no history view */
+    /* A backup as a tar, one at a time. CODE_OK: more(arg) is called on the loop's thread, never
+     * inside these calls, when there may be something to read or it has ended; backup_end lets go
+     * of it, early or not. */
+    Decision (*backup_begin)(void *ctx, void (*more)(void *arg), void *arg);
+    /* 1: bytes were appended; 0: none yet; ERR_CLOSED: it is whole; others: it failed, and why says
+     * so. */
+    int (*backup_read)(void *ctx, Buf *ret, Buf *why);
+    void (*backup_want)(void *ctx); /* call more on the loop's next turn */
+    void (*backup_end)(void *ctx);
     /* Does the view know this file? Blocks; for the start only. */
     bool (*past_file_is_known)(void *ctx, Str id);
 } GatewayPorts;
@@ -235,6 +244,8 @@ void gateway_task_progress(Gateway *g, Task *t);
 void gateway_task_leaving(Gateway *g, Task *t);
 void gateway_file_leaving(Gateway *g, const File *f); /* unlink its content once durable */
 void gateway_file_gone(Gateway *g, Str id); /* the history view let go of it, durably: likewise */
+/* While held no content is unlinked; what became due meanwhile is when it is let go. */
+void gateway_hold_files(Gateway *g, bool held);
 /* A line (with its newline) for a worker's stream, sent once hold_seq is durable; dropped when no
  * stream is open. */
 void gateway_worker_send(Gateway *g, Str worker_id, Str line, uint64_t hold_seq);

@@ -111,6 +111,11 @@ struct Exchange {
     char want_range[64], want_match[80]; /* of a file's content: Range, If-None-Match; or "" */
     struct RetryKey *retry_key;          /* of a retry with an Idempotency-Key; owned */
     bool asked;                          /* waits for the history view: nothing is parsed before */
+    char missing_file[32]; /* of submit_files: the core has it not, the history view may; or "" */
+    Sym missing_tenant;
+    bool missing_for_good;       /* the view has it not, either */
+    bool rated;                  /* took its token of the tenant's rate */
+    struct SavedRequest *saved;  /* req, while a submit waits for the history view; owned */
     bool wanted_wait;                    /* a submit with `Prefer: wait` */
     bool with_input;                     /* the answer is to show the task's input */
     bool counted;
@@ -287,6 +292,10 @@ void past_task_by_id(Exchange *x, Str id, TaskHandler then); /* an id of this sh
 /* The same with a question of the caller's: then(x, q), unless the view failed (answered 503) or x
  * is gone. Found or not: q->err. */
 void past_ask(Exchange *x, const PastQuery *q, void (*then)(Exchange *x, PastQuery *q));
+/* What submit_files found missing: the question (no is the caller's), and its answer: the file comes
+ * back into the core, for a task is about to refer to it. False: the history view need not be asked. */
+bool past_wants_file(const Exchange *x, PastQuery *q);
+Decision past_file_back(Gateway *g, const PastQuery *q); /* CODE_NOT_FOUND: the view has it not */
 uint64_t query_task_no(Gateway *g, Str id); /* 0: not a task in memory */
 
 /* ---- submit.c ---- */
@@ -308,9 +317,11 @@ bool submit_read(Exchange *x, Str body, bool line, Submit *ret, Problem *problem
  * and whether it is a repeat. */
 bool submit_decide(Exchange *x, Submit *s, Task **ret_task, uint64_t *ret_no, bool *ret_repeat,
                    Problem *problem);
-/* The files an input or output refers to by {"$file": "file_…"}. False: *problem. */
+/* The files an input or output refers to by {"$file": "file_…"}. False: *problem; when
+ * past_wants_file says so, the history view is to be asked before it is answered. */
 bool submit_files(Exchange *x, yyjson_val *v, Str tenant, const char *field,
                   uint64_t files[TASK_FILES_MAX], size_t *ret_len, Problem *problem);
+void submit_forget_request(Exchange *x); /* frees x->saved */
 bool submit_identity(Exchange *x, Str key_header, Str body, Submit *s, Problem *problem);
 /* Stores an input that is too large for the log, then calls back with a Submit whose input is a
  * reference. */

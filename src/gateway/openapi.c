@@ -253,6 +253,7 @@ static void put_answers(Buf *b, const Route *r)
     const char *type = r->handle == events_get      ? "text/event-stream"
                        : r->flags & ROUTE_NDJSON    ? "application/x-ndjson"
                        : r->handle == files_content ? "*/*"
+                       : r->handle == backup_get    ? "application/x-tar"
                        : r->answer                  ? "application/json"
                        : r->handle == worker_stream ? "application/x-ndjson"
                        : r->handle == openapi_get   ? "application/json"

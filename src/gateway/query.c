@@ -162,7 +162,7 @@ Task *query_task(Exchange *x, TaskHandler past)
     Code code = core_find(core_of(x->g), x->params[0], auth_view(x), &t);
     if (code == CODE_OK && t) return t;
     if (code == CODE_GONE && x->g->p.past)
-        past_task(x, core_id_no(x->params[0]), past);
+        past_task_by_id(x, x->params[0], past);
     else if (code == CODE_GONE)
         problem_say(
             x, 410, CODE_GONE, NULL,

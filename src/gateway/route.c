@@ -80,6 +80,10 @@ const Route routes[] = {
     {GET, "/v1/worker/{id}/stream", worker_stream, SCOPE_WORKER, ROUTE_WORKER,
      "Orders to a worker, one a line", "", NULL, 200, NULL},
 
+    {GET, "/v1/backup", backup_get, SCOPE_ADMIN, 0,
+     "A backup of the server as it is now, as a tar; headrace restore takes it", "", NULL, 200,
+     NULL},
+
     {GET, "/livez", ops_livez, 0, ROUTE_OPEN, "The process is alive", "", NULL, 200, NULL},
     {GET, "/readyz", ops_readyz, 0, ROUTE_OPEN, "It can take work", "verbose", NULL, 200, NULL},
     {GET, "/startupz", ops_startupz, 0, ROUTE_OPEN, "It has started", "", NULL, 200, NULL},

@@ -540,12 +540,15 @@ void gateway_drain(Gateway *g)
 
 bool gateway_idle(const Gateway *g)
 {
-    if (!exchange_nothing_held(g) || g->jobs || !list_empty(&g->gone_files)) return false;
+    if (!exchange_nothing_held(g) || g->jobs || !list_empty(&g->gone_files) ||
+        !list_empty(&g->batches))
+        return false;
     LIST_FOR (t, tcp_list(g->listener), Tcp, link) {
         const Conn *c = CONTAINER_OF(t, Conn, tcp);
         if (tcp_unsent(t)) return false;
         LIST_FOR (x, &c->exchanges, Exchange, link) {
-            if (!x->exclusive) return false; /* streams to workers may stay to the last */
+            /* Streams to workers may stay to the last. */
+            if (!x->exclusive || x->asked) return false;
         }
     }
     return true;

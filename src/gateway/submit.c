@@ -159,6 +159,9 @@ static bool walk_files(FileWalk *w, yyjson_val *v)
         Str id = {yyjson_get_str(val), yyjson_get_len(val)};
         const File *f = yyjson_is_str(val) ? core_file_find(core_of(w->x->g), id, w->tenant) : NULL;
         if (!f) {
+            Exchange *x = w->x;
+            x->missing_tenant = core_sym_find(core_of(x->g), w->tenant);
+            if (id.n == sizeof x->missing_file - 1) memcpy(x->missing_file, id.p, id.n);
             *w->problem = problem_of(
                 422, CODE_INVALID_REQUEST, w->field,
                 "\"%s\" refers to the file \"%.*s\", which does not exist; upload it with POST "
@@ -185,6 +188,7 @@ bool submit_files(Exchange *x, yyjson_val *v, Str tenant, const char *field,
                   uint64_t files[TASK_FILES_MAX], size_t *ret_len, Problem *problem)
 {
     FileWalk w = {x, tenant, field, files, 0, problem};
+    memset(x->missing_file, 0, sizeof x->missing_file);
     if (!walk_files(&w, v)) return false;
     *ret_len = w.len;
     return true;
@@ -332,8 +336,8 @@ static void big_after(uv_work_t *w, int status)
 {
     BigInput *b = CONTAINER_OF(w, BigInput, work);
     b->g->jobs--;
-    if (status) b->err = ERR_CANCELED;
-    if (b->x && !b->g->closing)
+    if (status || b->g->closing) b->err = ERR_CANCELED;
+    if (b->x) /* who has it until done is called, also on a connection that is closing */
         b->done(b);
     else
         submit_big_free(b);
@@ -484,7 +488,10 @@ static bool may_submit(Exchange *x, Problem *problem)
         return false;
     }
     uint32_t retry_ms = 0;
-    if (auth_rate(x, x->tenant, true, &retry_ms)) return true;
+    if (x->rated || auth_rate(x, x->tenant, true, &retry_ms)) {
+        x->rated = true;
+        return true;
+    }
     *problem = problem_of(429, CODE_RATE_LIMITED, NULL,
                           "the tenant \"%.*s\" may submit %g tasks a second", STR_ARG(x->tenant),
                           g->o.tenant_rate);
@@ -492,8 +499,55 @@ static bool may_submit(Exchange *x, Problem *problem)
     return false;
 }
 
+/* ---- a request that refers to a file of a task in the history view ---- */
+
+struct SavedRequest {
+    HttpRequest req; /* what is read of it again points into text */
+    Buf text;
+};
+
+void submit_forget_request(Exchange *x)
+{
+    if (!x->saved) return;
+    buf_done(&x->saved->text);
+    mem_free(x->saved);
+    x->saved = NULL;
+}
+
+static void save_request(Exchange *x)
+{
+    const HttpRequest *r = x->req;
+    struct SavedRequest *s = mem_new(sizeof *s);
+    size_t n = r->path.n + r->body.n;
+    for (size_t i = 0; i < r->fields_len; i++) n += r->fields[i].name.n + r->fields[i].value.n;
+    buf_reserve(&s->text, n + 1);
+    s->req = (HttpRequest){.method = r->method, .fields_len = r->fields_len};
+    s->req.path = moved_into(r->path, &s->text);
+    s->req.body = moved_into(r->body, &s->text);
+    for (size_t i = 0; i < r->fields_len; i++)
+        s->req.fields[i] = (HttpField){moved_into(r->fields[i].name, &s->text),
+                                       moved_into(r->fields[i].value, &s->text)};
+    x->saved = s;
+}
+
+static void file_answered(Exchange *x, PastQuery *q)
+{
+    Decision d = past_file_back(x->g, q);
+    if (d.code != CODE_OK && d.code != CODE_NOT_FOUND) {
+        Problem p = problem_of_decision(&d);
+        problem_reply(x, &p);
+        return;
+    }
+    x->missing_for_good = d.code == CODE_NOT_FOUND;
+    x->req = &x->saved->req;
+    buf_clear(&x->g->text);
+    submit_post(x);
+    x->req = NULL;
+}
+
 void submit_post(Exchange *x)
 {
+    PastQuery q;
     Submit s = {0};
     Problem problem;
     uint32_t wait_s;
@@ -503,7 +557,12 @@ void submit_post(Exchange *x)
     if (!may_submit(x, &problem) || !submit_read(x, x->req->body, false, &s, &problem) ||
         !submit_identity(x, http_field(x->req, "Idempotency-Key"), x->req->body, &s, &problem)) {
         submit_done(&s);
-        problem_reply(x, &problem);
+        if (past_wants_file(x, &q)) {
+            if (!x->saved) save_request(x);
+            past_ask(x, &q, file_answered);
+        } else {
+            problem_reply(x, &problem);
+        }
         return;
     }
     if (s.input.n > TASK_INLINE_MAX) {

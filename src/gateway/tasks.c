@@ -83,6 +83,9 @@ void tasks_cancel(Exchange *x)
 static void forgotten(Exchange *x, PastQuery *q)
 {
     (void)q; /* not found: its retention has just ended, and the payload with it */
+    /* The record with which the task left memory may not be durable yet: without it the next start
+     * has the task, and its payload, from the log. */
+    exchange_hold(x, x->g->p.last_seq(x->g->p.ctx));
     exchange_reply(x, 204, NULL, (Str){"", 0});
 }
 
@@ -149,6 +152,24 @@ static void retried_past(Exchange *x, Task *t)
     tasks_answer(x, t, 201, false);
 }
 
+static void retry(Exchange *x, Task *t);
+
+static void retry_with_file(Exchange *x, PastQuery *q)
+{
+    Task *t = core_task(core_of(x->g), q->no);
+    Decision d = past_file_back(x->g, q);
+    if (d.code != CODE_OK && d.code != CODE_NOT_FOUND) {
+        Problem p = problem_of_decision(&d);
+        problem_reply(x, &p);
+        return;
+    }
+    x->missing_for_good = d.code == CODE_NOT_FOUND;
+    if (t)
+        retry(x, t);
+    else
+        past_task(x, q->no, retry);
+}
+
 static void retry(Exchange *x, Task *t)
 {
     Gateway *g = x->g;
@@ -168,7 +189,7 @@ static void retry(Exchange *x, Task *t)
     Decision d = g->p.accepting(g->p.ctx);
     uint32_t retry_ms = 0;
     Str tenant = core_sym(c, t->tenant);
-    if (d.code == CODE_OK && !auth_rate(x, tenant, true, &retry_ms)) {
+    if (d.code == CODE_OK && !x->rated && !auth_rate(x, tenant, true, &retry_ms)) {
         d = (Decision){.code = CODE_RATE_LIMITED, .retry_after_ms = retry_ms};
         snprintf(d.detail, sizeof d.detail, "the tenant may submit %g tasks a second",
                  g->o.tenant_rate);
@@ -178,6 +199,7 @@ static void retry(Exchange *x, Task *t)
         problem_reply(x, &p);
         return;
     }
+    x->rated = true;
     /* The same version where it still is, else what a submit without one gets today. */
     uint64_t files[TASK_FILES_MAX];
     size_t files_len = 0;
@@ -185,6 +207,12 @@ static void retry(Exchange *x, Task *t)
     Problem problem;
     yyjson_val *input = json_read(&g->json, core_payload(c, &t->input), &fault);
     if (input && !submit_files(x, input, tenant, "input", files, &files_len, &problem)) {
+        PastQuery q;
+        if (past_wants_file(x, &q)) {
+            q.no = t->no;
+            past_ask(x, &q, retry_with_file);
+            return;
+        }
         problem.status = 410;
         problem.code = CODE_GONE;
         problem_reply(x, &problem);

@@ -60,7 +60,8 @@ void history_close(History *h); /* rolls back what is open; accepts NULL */
  * transaction remains. */
 int history_begin(History *h) HR_MUST_CHECK;
 int history_put_task(History *h,
-                     const HistoryTask *t) HR_MUST_CHECK; /* replaces one that is there */
+                     const HistoryTask *t) HR_MUST_CHECK; /* replaces one that is there; the
+                                                             entries of its files leave */
 int history_put_file(History *h, const HistoryFile *f) HR_MUST_CHECK; /* likewise */
 /* 0: all of it survives a power loss, with applied_seq (it never falls). Otherwise rolled back. */
 int history_commit(History *h, uint64_t applied_seq) HR_MUST_CHECK;

@@ -117,6 +117,9 @@ int history_collect(History *h, StmtId id, int64_t until, size_t max, uint64_t *
  * by a NUL. ERR_CORRUPT: one is not there. */
 int history_delete_tasks(History *h, const uint64_t *numbers, size_t n, Buf *gone) HR_MUST_CHECK;
 
+/* Likewise the entries of one task's files. */
+int history_delete_files_of(History *h, uint64_t no, Buf *gone) HR_MUST_CHECK;
+
 /* ---- read.c ---- */
 /* The row of STMT_TASK_GET or STMT_SALVAGE_TASKS that s stands on, borrowed from s. ERR_CORRUPT. */
 int task_of_row(sqlite3_stmt *s, HistoryTask *ret) HR_MUST_CHECK;

@@ -24,7 +24,7 @@ int history_collect(History *h, StmtId id, int64_t until, size_t max, uint64_t *
     return err;
 }
 
-static int delete_files_of(History *h, uint64_t no, Buf *gone)
+int history_delete_files_of(History *h, uint64_t no, Buf *gone)
 {
     int err = 0, rc;
     sqlite3_stmt *s = history_stmt(h, STMT_FILES_OF_TASK_DELETE, &err);
@@ -44,7 +44,7 @@ static int delete_files_of(History *h, uint64_t no, Buf *gone)
 int history_delete_tasks(History *h, const uint64_t *numbers, size_t n, Buf *gone)
 {
     for (size_t i = 0; i < n; i++) {
-        int err = delete_files_of(h, numbers[i], gone);
+        int err = history_delete_files_of(h, numbers[i], gone);
         sqlite3_stmt *s = err ? NULL : history_stmt(h, STMT_TASK_DELETE, &err);
         if (!s) return err;
         sqlite3_bind_int64(s, 1, (int64_t)numbers[i]);

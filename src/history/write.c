@@ -214,6 +214,21 @@ static void bind_task(sqlite3_stmt *s, const HistoryTask *t, int64_t kind)
     bind_blob(s, 10, t->body);
 }
 
+/* What was put before may since have been deleted by a client, in the core: its bytes go as in
+ * replace_body, and so do the entries of its files. Those it still has are put behind it. */
+static int replace_task(History *h, const HistoryTask *t, int64_t kind)
+{
+    int err = history_delete_files_of(h, t->no, NULL);
+    if (!err) err = history_pragma(h, "PRAGMA secure_delete = ON");
+    sqlite3_stmt *s = err ? NULL : history_stmt(h, STMT_TASK_REPLACE, &err);
+    if (!s) return err;
+    bind_task(s, t, kind);
+    err = history_run(h, s);
+    h->erase_due = true;
+    int fast = history_pragma(h, "PRAGMA secure_delete = FAST");
+    return err ? err : fast;
+}
+
 /* Most tasks are new: that costs one statement, and tells whether there is one more row. */
 static int put_task(History *h, const HistoryTask *t, bool replace, bool *ret_added)
 {
@@ -230,10 +245,7 @@ static int put_task(History *h, const HistoryTask *t, bool replace, bool *ret_ad
         err = history_run(h, s);
         added = !err && sqlite3_changes(h->db) == 1;
     }
-    if (!err && !added && replace && (s = history_stmt(h, STMT_TASK_REPLACE, &err))) {
-        bind_task(s, t, kind);
-        err = history_run(h, s);
-    }
+    if (!err && !added && replace) err = replace_task(h, t, kind);
     if (added) h->rows_now++;
     *ret_added = added;
     return h->put_err = err;

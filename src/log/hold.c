@@ -18,7 +18,8 @@ static size_t all_segments(const Log *log, Sealed *ret)
     return n;
 }
 
-/* The first segment that a replay from covers (next_seq 1: from the first record) needs; n: none. */
+/* The first segment that a replay from covers (next_seq 1: from the first record) needs; n: there
+ * is none. */
 static size_t base_of(const Sealed *s, size_t n, const LogPoint *covers)
 {
     size_t base = n;

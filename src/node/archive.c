@@ -127,9 +127,9 @@ static void put_some(Archive *a, int64_t now)
     const Task *t = core_settled(c, NULL);
     if (!t) return;
     if (now < a->put_ns) {
-        uint64_t settled = 0;
+        uint64_t settled = 0, soon = MIN(PUT_SOON, core_limits(c)->finished_max / 2);
         for (int s = TASK_SUCCEEDED; s < TASK_STATES; s++) settled += core_count(c, (TaskState)s);
-        if (settled < PUT_SOON || a->put_ns - now > PUT_EVERY_NS) return;
+        if (settled < soon || a->put_ns - now > PUT_EVERY_NS) return;
     }
     uint64_t durable = shard_durable_seq(a->shard);
     Put *p = mem_new(sizeof *p);
@@ -203,6 +203,41 @@ static void sweep_some(Archive *a, int64_t now)
     s->job.done = sweep_done;
     a->sweeping = true;
     history_thread_add(a->thread, &s->job);
+}
+
+/* ---- files that two tasks had ---- */
+
+typedef struct {
+    HistoryJob job;
+    Archive *a;
+    char id[32];
+    int err;
+} Left;
+
+static void left_run(HistoryJob *job, History *h)
+{
+    Left *l = CONTAINER_OF(job, Left, job);
+    l->err = history_file_exists(h, str_from(l->id));
+}
+
+static void left_done(HistoryJob *job)
+{
+    Left *l = CONTAINER_OF(job, Left, job);
+    Archive *a = l->a;
+    Str id = str_from(l->id);
+    if (l->err == ERR_NOT_FOUND && !core_file_find(shard_core(a->shard), id, STR("")))
+        a->o.file_gone(a->o.ctx, id);
+    mem_free(l);
+}
+
+void archive_file_left(Archive *a, Str id)
+{
+    Left *l = mem_new(sizeof *l);
+    l->a = a;
+    memcpy(l->id, id.p, MIN(id.n, sizeof l->id - 1));
+    l->job.run = left_run;
+    l->job.done = left_done;
+    history_thread_add(a->thread, &l->job);
 }
 
 void archive_step(Archive *a)
@@ -361,6 +396,52 @@ void archive_query(Archive *a, PastQuery *q)
     history_thread_add(a->thread, &j->job);
 }
 
+/* ---- copying ---- */
+
+#define COPY_PAGES 256 /* 1 MiB: a read waits 1 ms for it, 10 on a slow disk */
+
+typedef struct {
+    HistoryJob job;
+    Archive *a;
+    ArchiveCopy o;
+    HistoryCopy *copy;
+    bool done, stop;
+    int err;
+} Copy;
+
+static void copy_run(HistoryJob *job, History *h)
+{
+    Copy *c = CONTAINER_OF(job, Copy, job);
+    if (c->stop) c->err = ERR_CANCELED;
+    if (!c->err && !c->copy) c->err = history_copy_begin(h, c->o.path, &c->copy);
+    if (!c->err) c->err = history_copy_step(c->copy, COPY_PAGES, &c->done);
+    if (!c->err && !c->done) return;
+    history_copy_end(c->copy);
+    c->copy = NULL;
+}
+
+static void copy_done(HistoryJob *job)
+{
+    Copy *c = CONTAINER_OF(job, Copy, job);
+    if (!c->done && !c->err) {
+        c->stop = !c->o.go_on(c->o.ctx);
+        history_thread_add(c->a->thread, &c->job); /* behind what waits */
+        return;
+    }
+    c->o.done(c->o.ctx, c->err);
+    mem_free(c);
+}
+
+void archive_copy(Archive *a, const ArchiveCopy *copy)
+{
+    Copy *c = mem_new(sizeof *c);
+    c->a = a;
+    c->o = *copy;
+    c->job.run = copy_run;
+    c->job.done = copy_done;
+    history_thread_add(a->thread, &c->job);
+}
+
 /* ---- life ---- */
 
 int archive_open(Shard *shard, const ArchiveOptions *o, Archive **ret, Buf *why)
@@ -368,9 +449,11 @@ int archive_open(Shard *shard, const ArchiveOptions *o, Archive **ret, Buf *why)
     Archive *a = mem_new(sizeof *a);
     a->shard = shard;
     a->o = *o;
-    int err = history_open(o->path, 0, shard_last_seq(shard), &a->history, why);
-    if (!err) err = history_stats(a->history, &a->stats);
+    /* What was put and has not left for it is in the core, and is put again; or it was evicted, or
+     * its payload deleted, while the server ran without the view. */
     uint64_t left = core_history_seq(shard_core(shard));
+    int err = history_open(o->path, 0, left, &a->history, why);
+    if (!err) err = history_stats(a->history, &a->stats);
     if (!err && history_applied_seq(a->history) < left) {
         err = ERR_CORRUPT;
         buf_printf(why,

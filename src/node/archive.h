@@ -27,10 +27,23 @@ int archive_start(Archive *a) HR_MUST_CHECK;
 /* Runs what is queued, then ends; the shard must still be there. Accepts NULL. */
 void archive_close(Archive *a);
 
-/* Hands tasks over, takes answers in. Cheap when there is nothing to do; also wanted every 250 ms. */
+/* Hands tasks over, takes answers in. Cheap when there is nothing to do; wanted every 250 ms. */
 void archive_step(Archive *a);
 
-void archive_query(Archive *a, PastQuery *q);   /* GatewayPorts.past */
+void archive_query(Archive *a, PastQuery *q); /* GatewayPorts.past */
+/* Copies the view into a new file, a little at a time between other work; done is called once, on
+ * the loop's thread. go_on is asked between: false ends it with ERR_CANCELED. One at a time. The
+ * copy has everything that the view had when archive_copy was called. */
+typedef struct {
+    const char *path;         /* borrowed until done */
+    bool (*go_on)(void *ctx); /* on the loop's thread */
+    void (*done)(void *ctx, int err);
+    void *ctx;
+} ArchiveCopy;
+void archive_copy(Archive *a, const ArchiveCopy *copy);
+/* The last task in memory that refers to it has left, and so has the one that made it: its bytes go
+ * (file_gone) unless the view has it. */
+void archive_file_left(Archive *a, Str id);
 bool archive_file_is_known(Archive *a, Str id); /* blocks; before archive_start */
 void archive_metrics(const Archive *a, Buf *ret);
 

@@ -153,7 +153,28 @@ static void p_past(void *ctx, PastQuery *q)
 
 static bool p_past_file_is_known(void *ctx, Str id)
 {
-    return archive_file_is_known(((PortsContext *)ctx)->archive, id);
+    Archive *a = ((PortsContext *)ctx)->archive;
+    return !a || archive_file_is_known(a, id);
+}
+
+static Decision p_backup_begin(void *ctx, void (*more)(void *arg), void *arg)
+{
+    return backup_begin(((PortsContext *)ctx)->backups, more, arg);
+}
+
+static int p_backup_read(void *ctx, Buf *ret, Buf *why)
+{
+    return backup_read(((PortsContext *)ctx)->backups, ret, why);
+}
+
+static void p_backup_want(void *ctx)
+{
+    backup_want(((PortsContext *)ctx)->backups);
+}
+
+static void p_backup_end(void *ctx)
+{
+    backup_end(((PortsContext *)ctx)->backups);
 }
 
 static bool p_ready(void *ctx, Buf *why_not)
@@ -194,6 +215,10 @@ void ports_fill(GatewayPorts *ret, PortsContext *ctx)
         .metrics = p_metrics,
         .ready = p_ready,
         .past = ctx->archive ? p_past : NULL,
-        .past_file_is_known = ctx->archive ? p_past_file_is_known : NULL,
+        .backup_begin = p_backup_begin,
+        .backup_read = p_backup_read,
+        .backup_want = p_backup_want,
+        .backup_end = p_backup_end,
+        .past_file_is_known = ctx->archive || ctx->view_apart ? p_past_file_is_known : NULL,
     };
 }

@@ -3,12 +3,15 @@
 #define NODE_PORTS_H
 
 #include "node/archive.h"
+#include "node/backup.h"
 #include "node/shard.h"
 
 /* ready(ctx_ready, why_not): is the server ready? (/readyz) */
 typedef struct {
     Shard *shard;
-    Archive *archive; /* NULL: no history view */
+    Archive *archive; /* NULL: no history view … */
+    bool view_apart;  /* … but one that the configuration turns off: its files stay */
+    Backups *backups;
     bool (*ready)(void *ctx, Buf *why_not);
     void *ready_ctx;
 } PortsContext;

@@ -45,6 +45,8 @@ typedef struct {
     Supervisor *supervisor;
     Fold *fold;
     Archive *archive;
+    bool view_apart; /* there is a history view, but the configuration turns it off */
+    Backups *backups;
     uv_async_t history_event;
     GatewayPorts ports;
     PortsContext ports_ctx;
@@ -77,7 +79,12 @@ static void out_leaving(void *ctx, Task *t)
 
 static void out_file_leaving(void *ctx, const File *f)
 {
-    gateway_file_leaving(((Server *)ctx)->gateway, f);
+    Server *s = ctx;
+    bool left = f->owner_task && !core_task(shard_core(s->shard), f->owner_task);
+    if (s->archive && left)
+        archive_file_left(s->archive, str_from(f->id));
+    else if (!left || !s->view_apart)
+        gateway_file_leaving(s->gateway, f);
 }
 
 static void out_worker_line(void *ctx, Str worker_id, Str line, uint64_t hold_seq)
@@ -434,8 +441,12 @@ static void on_history_file_gone(void *ctx, Str id)
 static int open_history(Server *s, Buf *why)
 {
     const Config *c = s->config;
-    if (!c->history.enabled) return 0;
     char *path = path_in(c->data_dir, "history.sqlite");
+    if (!c->history.enabled) {
+        s->view_apart = access(path, F_OK) == 0;
+        mem_free(path);
+        return 0;
+    }
     ArchiveOptions o = {.path = path,
                         .limits = {.max_age_ns = (int64_t)c->history.max_age_s * NS_PER_S,
                                    .max_bytes = c->history.max_size,
@@ -446,6 +457,11 @@ static int open_history(Server *s, Buf *why)
     int err = archive_open(s->shard, &o, &s->archive, why);
     mem_free(path);
     return err;
+}
+
+static void on_hold_files(void *ctx, bool held)
+{
+    gateway_hold_files(((Server *)ctx)->gateway, held);
 }
 
 static int open_gateway(Server *s, Buf *why)
@@ -466,8 +482,18 @@ static int open_gateway(Server *s, Buf *why)
     o.header_timeout_ms = c->timeouts.header_ms;
     o.tenant_rate = c->limits.submit_rate;
     o.ping_s = c->timeouts.ping_s;
-    s->ports_ctx = (PortsContext){
-        .shard = s->shard, .archive = s->archive, .ready = ready, .ready_ctx = s};
+    s->backups = backups_new(&(BackupsOptions){.loop = &s->loop,
+                                               .data_dir = c->data_dir,
+                                               .shard = s->shard,
+                                               .archive = s->archive,
+                                               .hold_files = on_hold_files,
+                                               .ctx = s});
+    s->ports_ctx = (PortsContext){.shard = s->shard,
+                                  .archive = s->archive,
+                                  .view_apart = s->view_apart,
+                                  .backups = s->backups,
+                                  .ready = ready,
+                                  .ready_ctx = s};
     ports_fill(&s->ports, &s->ports_ctx);
     int err = worker_key(s, &o.worker_key);
     if (!err) err = gateway_open(&s->loop, &o, &s->ports, &s->gateway, why);
@@ -537,13 +563,17 @@ int node_serve(const Config *config)
     s->supervisor = supervisor_start(&s->loop, config, gateway_address(s->gateway), s->key_file,
                                      &events);
     while (s->phase != ENDING) uv_run(&s->loop, UV_RUN_ONCE);
+    fold_stop(s->fold);
     log_thread_stop(s->log_thread);
     fold_end(s->fold);
+    backups_stop(s->backups);
     archive_close(s->archive);
+    backups_close(s->backups);
     uv_close((uv_handle_t *)&s->log_event, NULL);
     uv_close((uv_handle_t *)&s->history_event, NULL);
     uv_run(&s->loop, UV_RUN_DEFAULT);
     gateway_free(s->gateway);
+    backups_free(s->backups);
     supervisor_free(s->supervisor);
     shard_free(s->shard);
     disk_free(s->disk);

@@ -152,7 +152,7 @@ static void task_add_files(Core *c, Task *t, const NumberList *l)
 }
 
 /* The task lets go of its files. Those that a task's worker wrote live and die with the tasks that
- * refer to them; to_history: there, from now on. */
+ * refer to them; to_history: there, from now on, when it is the task that made them. */
 static void task_drop_files(Core *c, Task *t, bool to_history)
 {
     TaskExtra *x = t->extra;
@@ -163,7 +163,7 @@ static void task_drop_files(Core *c, Task *t, bool to_history)
         CHECK(f->refs > 0);
         f->refs--;
         if (f->refs == 0 && f->owner_task)
-            file_remove(c, f, !to_history);
+            file_remove(c, f, !to_history || f->owner_task != t->no);
         else
             file_retime(c, f);
     }
