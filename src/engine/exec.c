@@ -36,7 +36,8 @@
 #include <yyjson.h>
 
 #define LINE_MAX_BYTES  (8 * MIB)        /* a picture in base 64, inline */
-#define STEP_NS         (50 * NS_PER_MS) /* the longest step: the worker does its other work between */
+/* the longest step: the worker does its other work between */
+#define STEP_NS         (50 * NS_PER_MS)
 #define CANCEL_GRACE_NS (2 * NS_PER_S) /* for a program to answer a cancel before it is killed */
 #define CLOSE_GRACE_NS  (2 * NS_PER_S) /* to end after its stdin was closed */
 enum {
@@ -300,8 +301,8 @@ static void child_lost(Exec *x, const EngineError *why)
     calls_fail(x, starting, why);
 }
 
-/* By somebody else, as it still might be by child_reap? Its descriptors close a moment before it is a
- * zombie. */
+/* By somebody else, as it still might be by child_reap? Its descriptors close a moment before it
+ * is a zombie. */
 static bool was_killed(pid_t pid)
 {
     siginfo_t info = {0};
@@ -313,8 +314,8 @@ static bool was_killed(pid_t pid)
     return info.si_pid == pid && info.si_code == CLD_KILLED && info.si_status == SIGKILL;
 }
 
-/* Did it end because there was no memory for it? The kernel kills without a word; programs say it in
- * these. */
+/* Did it end because there was no memory for it? The kernel kills without a word; programs say it
+ * in these. */
 static bool lacked_memory(const Exec *x, bool killed)
 {
     static const char *const words[] = {"MemoryError", "bad_alloc", "ut of memory",

@@ -280,8 +280,8 @@ bool query_uint(Exchange *x, const char *name, uint64_t max, uint64_t *ret,
 bool query_prefer_wait(Exchange *x, uint32_t *ret_s);
 /* `Prefer: return=minimal`: of a task only id and status. */
 bool query_prefer_minimal(const Exchange *x);
-/* The task of params[0], visible to the caller. NULL: answered; or it has left memory, and `past` is
- * called later with what the history view has (or that answers). */
+/* The task of params[0], visible to the caller. NULL: answered; or it has left memory, and `past`
+ * is called later with what the history view has (or that answers). */
 Task *query_task(Exchange *x, TaskHandler past);
 
 /* ---- past.c ---- */
@@ -292,8 +292,9 @@ void past_task_by_id(Exchange *x, Str id, TaskHandler then); /* an id of this sh
 /* The same with a question of the caller's: then(x, q), unless the view failed (answered 503) or x
  * is gone. Found or not: q->err. */
 void past_ask(Exchange *x, const PastQuery *q, void (*then)(Exchange *x, PastQuery *q));
-/* What submit_files found missing: the question (no is the caller's), and its answer: the file comes
- * back into the core, for a task is about to refer to it. False: the history view need not be asked. */
+/* What submit_files found missing: the question (no is the caller's), and its answer: the file
+ * comes back into the core, for a task is about to refer to it. False: the history view need not be
+ * asked. */
 bool past_wants_file(const Exchange *x, PastQuery *q);
 Decision past_file_back(Gateway *g, const PastQuery *q); /* CODE_NOT_FOUND: the view has it not */
 uint64_t query_task_no(Gateway *g, Str id); /* 0: not a task in memory */

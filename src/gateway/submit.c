@@ -539,6 +539,7 @@ static void file_answered(Exchange *x, PastQuery *q)
         return;
     }
     x->missing_for_good = d.code == CODE_NOT_FOUND;
+    memset(x->missing_file, 0, sizeof x->missing_file);
     x->req = &x->saved->req;
     buf_clear(&x->g->text);
     submit_post(x);

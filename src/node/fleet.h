@@ -23,8 +23,8 @@ WaitReason fleet_why_waits(const Fleet *f, Sym name, Sym version, Buf *ret);
 void fleet_reason_json(const Fleet *f, Sym name, Sym version, Buf *ret);
 
 #define WARM_MAX 64 /* devices that one order may keep warm */
-/* Keep the model's latest version loaded on so many devices; 0: on none; −1: as its model.yaml says.
- * On record. CODE_UNKNOWN_MODEL. */
+/* Keep the model's latest version loaded on so many devices; 0: on none; −1: as its model.yaml
+ * says. On record. CODE_UNKNOWN_MODEL. */
 Decision fleet_warm(Fleet *f, Str name, int replicas);
 
 #endif

@@ -15,7 +15,7 @@
  * Young, SODA'91). Resident work goes before a swap until the swap's work has waited
  * max(2 * load_ns, 100 ms) since it was served last.
  *
- * A solo task (t->run->solo) has a device to itself: it starts alone on an idle one, and nothing joins
+ * A solo task (t->solo) has a device to itself: it starts alone on an idle one, and nothing joins
  * it. A batch stops before it. While it is the next of its model, nothing of that model starts
  * until a device is idle for it: running batches take no joins, so they drain.
  *
@@ -66,7 +66,7 @@ bool sched_model_starts(const Sched *s, Sym name, Sym version);
 /* ---- tenants ---- */
 void sched_tenant_weight(Sched *s, Sym tenant, double weight); /* > 0; default 1 */
 
-/* ---- tasks: uses t->sched_node and t->sched_queue, zero in a new task; t->run->solo may change only
+/* ---- tasks: uses t->sched_node and t->sched_queue, zero in a new task; t->solo may change only
  * while t is not in the index ----
  * A task that ran is ready again only after its sched_device_done. It has waited since
  * max(created_ns, not_before_ns). */

@@ -374,7 +374,8 @@ def test_a_damaged_log_is_not_served(servers):
 # ---- help, errors, completion ---------------------------------------------------------------------
 
 COMMANDS = (
-    "serve worker submit get wait events cancel retry delete tasks models pause resume warm workers drain cordon uncordon queues "
+    "serve worker submit get wait events cancel retry delete tasks models pause resume warm workers drain cordon "
+    "uncordon queues "
     "files show log bench key help version completion").split()
 
 

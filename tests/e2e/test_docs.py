@@ -247,6 +247,9 @@ def test_commands(document, tmp_path):
     for n, b in enumerate(blocks):
         if b.shown:
             check_shown(b, said(n, "out"))
+        # curl -s takes a refusal for success.
+        assert "urn:headrace:error:" not in said(n, "out") or b.shown and '"code"' in b.shown.text, \
+            f"{b.document}:{b.line}: this is refused, and the document does not say so:\n{said(n, 'out')}"
 
 
 def test_every_command_is_run_or_excused():
@@ -291,6 +294,18 @@ def test_links_and_names():
             assert target in made, f"{d.name}: there is no `make {target}`"
         for path in re.findall(r"`((?:src|tests|tools|fuzz|cmake|docs|examples)/[\w./-]+\.\w+)`", text):
             assert "/X." in path or (ROOT / path).exists(), f"{d.name}: there is no {path}"
+
+
+def test_calls_are_explained():
+    """api.md tells of every call that clients and operators make."""
+    routes = re.findall(r'^    \{(\w+), "(/[^"]*)",', (ROOT / "src/gateway/route.c").read_text(), re.M)
+    assert len(routes) > 30
+    text = (ROOT / "docs/api.md").read_text()
+    for method, path in routes:
+        if path.startswith("/v1/worker/") or path == "/":
+            continue
+        last = [p for p in path.removeprefix("/v1").split("/") if p and p[0] != "{"][-1]
+        assert re.search(rf"/{re.escape(last)}\b", text), f"{method} {path} is not in docs/api.md"
 
 
 def test_codes_are_explained():

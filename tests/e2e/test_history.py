@@ -1,8 +1,12 @@
 """Finished tasks leave memory for the history view; every read sees them as before."""
 
 import contextlib
+import http.client
 import json
+import os
 import random
+import signal
+import socket
 import time
 
 import pytest
@@ -253,3 +257,125 @@ def test_a_view_that_is_garbage(servers):
     path.write_bytes(good)
     server.start()
     assert server.client().task(id)["output"] == "kept"
+
+
+# ---- files that more than one task has ------------------------------------------------------------
+
+def with_file(c, **fields):
+    """A finished task, and the file that is its output."""
+    task = c.run({"pad": "y" * 80000}, **fields)
+    return task["id"], task["output"]["$file"]
+
+
+def batch(c, inputs, **headers):
+    body = "\n".join(json.dumps({"model": "echo"} | (i if isinstance(i, dict) and "input" in i else {"input": i}))
+                     for i in inputs).encode()
+    r = c.post("/v1/tasks:batch", body, headers={"Content-Type": "application/x-ndjson"} | headers)
+    return [json.loads(line) for line in r.expect(200).body.splitlines()]
+
+
+def test_an_output_in_the_history_is_an_input(servers):
+    """What a task has made can be the next one's input, also when its maker has left memory."""
+    server = servers(QUICK)
+    c = server.client()
+    maker, file = with_file(c)
+    user = c.run({"in": {"$file": file}})["id"]
+    left(c)
+    first = c.submit({"$file": file}, key="once", wait=10).expect(200).json
+    assert first["status"] == "succeeded"
+    again = c.post(f"/v1/tasks/{user}/retry").expect(201).json
+    assert c.done(again["id"])["status"] == "succeeded"
+    left(c)
+    assert c.submit({"$file": file}, key="once").expect(202).json["id"] == first["id"]
+    nobody = {"$file": "file_" + "0" * 26}
+    c.submit(nobody).problem(422, "invalid_request")
+    for headers, fine in (({}, 202), ({"Prefer": "wait=20"}, 200)):
+        _, other = with_file(c)
+        left(c)
+        got = batch(c, [1, {"$file": other}, nobody, {"$file": file}, 2], **headers)
+        assert [a["status"] for a in got] == [fine, fine, 422, fine, fine]
+        for a in got:
+            if "task" in a:
+                assert c.done(a["task"]["id"])["status"] == "succeeded"
+    left(c)
+    assert (server.data / "files" / file).exists()
+    server.kill()
+    server.start()
+    c = server.client()
+    c.get(f"/v1/files/{file}/content").expect(200)
+    assert c.task(maker)["output"]["$file"] == file
+
+
+def test_a_file_stays_while_somebody_has_it(servers):
+    server = servers(QUICK)
+    c = server.client()
+    maker, file = with_file(c)
+    path = server.data / "files" / file
+    # A task that has it is deleted; the one that made it is in the history.
+    user = c.new({"in": {"$file": file}}, delay_s=3600)
+    left(c)
+    c.post(f"/v1/tasks/{user}/cancel").expect(200)
+    assert c.delete(f"/v1/tasks/{user}").status == 204
+    left(c)
+    time.sleep(0.3)
+    assert c.task(maker)["output"]["$file"] == file
+    c.get(f"/v1/files/{file}/content").expect(200)
+    # The one that made it is deleted; a task still has it, then that one leaves.
+    user = c.new({"in": {"$file": file}}, delay_s=3600)
+    assert c.delete(f"/v1/tasks/{maker}").status == 204
+    time.sleep(0.3)
+    c.get(f"/v1/files/{file}/content").expect(200)
+    c.post(f"/v1/tasks/{user}/cancel").expect(200)
+    wait_until(lambda: not path.exists(), 10, "the file to go with the last task")
+
+
+def test_without_the_view_for_a_while(servers):
+    """A start with history.enabled: false takes nothing from what the view has."""
+    server = servers(QUICK)
+    c = server.client()
+    task, file = with_file(c)
+    left(c)
+    server.stop()
+    os.utime(server.data / "files" / file, (time.time() - 90000,) * 2)  # an orphan's age
+    config = server.config_path.read_text()
+    server.config_path.write_text(config + "history: {enabled: false}\n")
+    server.start()
+    server.client().get(f"/v1/tasks/{task}").problem(410, "gone")
+    server.stop()
+    server.config_path.write_text(config)
+    server.start()
+    c = server.client()
+    assert c.task(task)["output"]["$file"] == file
+    c.get(f"/v1/files/{file}/content").expect(200)
+
+
+# ---- batches that wait ----------------------------------------------------------------------------
+
+def test_a_waiting_batch_finds_what_has_left_memory(servers):
+    server = servers(QUICK + "workers: {devices: 2}\n")
+    c = server.client()
+    got = batch(c, [{"input": {"sleep_ms": 2500}, "priority": "critical"}, 2, 3], Prefer="wait=20")
+    assert [(a["status"], "replayed" in a, a["task"]["status"]) for a in got] == [(200, False, "succeeded")] * 3
+
+
+def test_a_shutdown_answers_a_waiting_batch(servers):
+    server = servers(QUICK)
+    c = server.client()
+    with socket.create_connection(c.address, timeout=20) as s:
+        body = "".join(json.dumps({"model": "echo", "input": i, "delay_s": 600}) + "\n" for i in range(3))
+        s.sendall(b"POST /v1/tasks:batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
+                  b"Prefer: wait=60\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body.encode()))
+        wait_until(lambda: len(c.list()) == 3, 10, "its lines to be accepted")
+        server.process.send_signal(signal.SIGTERM)
+        r = http.client.HTTPResponse(s, method="POST")
+        r.begin()
+        assert [json.loads(line)["status"] for line in r.read().splitlines()] == [202] * 3
+    assert server.process.wait(20) == 0
+
+
+def test_few_may_wait_in_memory(servers):
+    """A small bound of finished tasks in memory slows nobody down: they leave it sooner."""
+    server = servers(QUICK + "limits: {finished_max: 50}\n")
+    c = server.client()
+    for i in range(300):
+        c.submit(i, wait=5).expect(200)

@@ -104,7 +104,8 @@ def test_a_task_says_why_it_waits(servers, tmp_path):
 
 def test_the_names_of_own_workers_are_theirs(servers, tmp_path):
     key = "hr_live_far_worker_key_0123456789"
-    server = servers(QUICK + "keys: [{name: far, sha256: %s, scopes: [worker]}]\n" % hashlib.sha256(key.encode()).hexdigest())
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    server = servers(QUICK + "keys: [{name: far, sha256: %s, scopes: [worker]}]\n" % digest)
     p = subprocess.run(
         [HEADRACE, "worker", "--server", server.endpoint, "--name", "local-0", "--data", str(tmp_path / "far")],
         env=environment(HEADRACE_WORKER_KEY=key), capture_output=True, text=True,

@@ -271,7 +271,8 @@ static void test_options_go_over(void **state)
     assert_string_equal(buf_z(&why),
                         "--set: unknown key 'body' in limits; known are body_max, file_max, "
                         "connections_max, queue_max, tenant_queued_max, submit_rate, finished_max, "
-                        "finished_bytes_max, payload_memory, idempotency_keys_max or worker_losses_max\n");
+                        "finished_bytes_max, payload_memory, idempotency_keys_max or "
+                        "worker_losses_max\n");
     buf_clear(&why);
     assert_int_equal(config_set(&c, "keys", STR("1"), true, "--set", &why), ERR_INVALID);
     assert_string_equal(buf_z(&why), "--set: keys can be set in a file only\n");

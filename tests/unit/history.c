@@ -304,6 +304,33 @@ static void files_are_found_by_id_and_tenant(void **state)
     rig_end(&r);
 }
 
+/* A task that was put, then lost its payload and its files, and is put as it is now. */
+static void putting_again_drops_its_files(void **state)
+{
+    (void)state;
+    Rig r;
+    char id[32], other_id[32];
+    Buf body = {0};
+    rig_start(&r);
+    HistoryTask t = rig_task(7, &body);
+    HistoryFile f = file_of(3, 7, id), other = file_of(4, 8, other_id);
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(history_begin(r.h), 0);
+        assert_int_equal(history_put_task(r.h, &t), 0);
+        assert_int_equal(history_put_file(r.h, &f), 0);
+        assert_int_equal(history_put_file(r.h, &other), 0);
+        assert_int_equal(history_commit(r.h, 10), 0);
+        assert_int_equal(history_file_exists(r.h, f.id), 0);
+    }
+    assert_int_equal(history_begin(r.h), 0);
+    assert_int_equal(history_put_task(r.h, &t), 0);
+    assert_int_equal(history_commit(r.h, 10), 0);
+    assert_int_equal(history_file_exists(r.h, f.id), ERR_NOT_FOUND);
+    assert_int_equal(history_file_exists(r.h, other.id), 0);
+    buf_done(&body);
+    rig_end(&r);
+}
+
 static bool contains(const char *path, Str what)
 {
     int fd = open(path, O_RDONLY);
@@ -690,6 +717,7 @@ int main(void)
         cmocka_unit_test(lists_are_what_a_naive_search_finds),
         cmocka_unit_test(lists_over_very_many_kinds),
         cmocka_unit_test(files_are_found_by_id_and_tenant),
+        cmocka_unit_test(putting_again_drops_its_files),
         cmocka_unit_test(a_deleted_payload_is_overwritten),
         cmocka_unit_test(expired_ones_leave_first_and_files_with_them),
         cmocka_unit_test(old_ones_leave_and_too_many_and_too_large),
