@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const Option options[] = {
-    {"scenario", 'S', "NAMES", "a list of those below, or all", NULL},
+    {"scenario", 'S', "NAMES", "a list of those above, or all", NULL},
     {"server", 's', "URL", "measure this server; else one is started for each scenario", NULL},
     {"start", 0, NULL, "start one in any case: the default without --server", NULL},
     {"data", 0, "DIR", "where its temporary data directory goes, or the server's own; /var/tmp",

@@ -29,6 +29,7 @@ Fleet *fleet_new(Shard *s)
     list_init(&f->workers);
     list_init(&f->orphans);
     list_init(&f->troubles);
+    list_init(&f->logs_order);
     return f;
 }
 
@@ -203,14 +204,22 @@ void fleet_lease_void(Fleet *f, Task *t, uint64_t token)
     send_cancel(f, l->worker, t, token, task_state_name((TaskState)t->state), task_last_seq(t));
 }
 
+void fleet_log_free(Fleet *f, TaskLog *l)
+{
+    table_del(&f->logs, &l->by_task);
+    list_del(&l->in_fleet);
+    f->logs_bytes -= l->text.len;
+    buf_done(&l->text);
+    mem_free(l);
+}
+
 void fleet_task_leaving(Fleet *f, const Task *t)
 {
+    if (core_limits(f->shard->core)->history) return; /* it can still be read */
     for (TableNode *n = table_first(&f->logs, hash_u64(t->no)); n; n = table_next(n)) {
         TaskLog *l = CONTAINER_OF(n, TaskLog, by_task);
         if (l->no != t->no) continue;
-        table_del(&f->logs, n);
-        buf_done(&l->text);
-        mem_free(l);
+        fleet_log_free(f, l);
         return;
     }
 }

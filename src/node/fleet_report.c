@@ -161,8 +161,10 @@ static ReportAnswer log_text(Fleet *f, const WorkerReport *r)
     if (!l) {
         l = mem_new(sizeof *l);
         l->no = t->no;
+        list_init(&l->in_fleet);
         table_add(&f->logs, &l->by_task, hash_u64(t->no));
     }
+    f->logs_bytes -= l->text.len;
     Str text = r->text;
     if (text.n > TASK_LOG_MAX) text = (Str){text.p + (text.n - TASK_LOG_MAX), TASK_LOG_MAX};
     if (l->text.len + text.n > TASK_LOG_MAX) {
@@ -171,6 +173,11 @@ static ReportAnswer log_text(Fleet *f, const WorkerReport *r)
         buf_drop(&l->text, line ? (size_t)(line - l->text.data) + 1 : drop);
     }
     buf_put_str(&l->text, text);
+    f->logs_bytes += l->text.len;
+    list_del(&l->in_fleet);
+    list_push_back(&f->logs_order, &l->in_fleet);
+    while (f->logs_bytes > LOGS_BYTES_MAX)
+        fleet_log_free(f, LIST_FIRST(&f->logs_order, TaskLog, in_fleet));
     return REPORT_ACCEPTED;
 }
 

@@ -35,6 +35,9 @@ bool shard_commit(Shard *s, bool reserved, Decision *d);
 
 /* ---- the fleet ---- */
 
+/* Beyond it the logs written to longest ago go, of tasks in memory and of those in the history. */
+#define LOGS_BYTES_MAX (64 * MIB)
+
 typedef struct Worker Worker;
 
 typedef struct {
@@ -135,6 +138,7 @@ typedef struct { /* a local worker whose process crashed since its last result *
 
 typedef struct { /* what a task's model printed */
     TableNode by_task;
+    List in_fleet; /* written to last: at the end */
     uint64_t no;
     Buf text;
 } TaskLog;
@@ -146,6 +150,8 @@ struct Fleet {
     Device **devices; /* by SchedDeviceId; NULL: free */
     uint32_t devices_len;
     Table leases, models, logs;
+    List logs_order;
+    size_t logs_bytes; /* of their text */
     uint64_t next_batch;
     int64_t panic_since_ns; /* 0: no panic */
     int64_t next_look_ns;   /* pings and suspicion */
@@ -159,6 +165,7 @@ void fleet_free(Fleet *f);
 void fleet_lead(Fleet *f); /* after core_observe's time: announces known models and flags */
 Worker *fleet_worker_by_id(const Fleet *f, Str id);
 Worker *fleet_worker_named(const Fleet *f, Str name);
+void fleet_log_free(Fleet *f, TaskLog *l);
 Lease *fleet_lease(const Fleet *f, uint64_t token);
 ModelState *fleet_model_state(Fleet *f, Sym name, Sym version);
 const ModelState *fleet_model_find(const Fleet *f, Sym name, Sym version);

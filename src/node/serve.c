@@ -533,6 +533,7 @@ int node_serve(const Config *config)
     s->config = config;
     say_setup(config->log.level, config->log.format, "serve");
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is a full disk */
     CHECK(uv_loop_init(&s->loop) == 0);
     CHECK(uv_async_init(&s->loop, &s->log_event, on_log_event) == 0);
     CHECK(uv_async_init(&s->loop, &s->history_event, on_history_event) == 0);
