@@ -47,8 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         Buf out = {0};
         CHECK(r.inputs[0].data.len < size * 64 + 64);
-        if (!r.as_file[0] &&
-            tensor_result_write(&r, &spec, r.inputs, NULL, &out, &err) == 0)
+        if (!r.as_file[0] && tensor_result_write(&r, &spec, r.inputs, NULL, &out, &err) == 0)
             read_again(&out, &spec, &r.inputs[0]);
         buf_done(&out);
         tensor_request_done(&r);

@@ -81,8 +81,8 @@ static int read_input(const char *source, Body *b)
     int status = read_source(source, &text);
     if (status == CLI_OK) {
         yyjson_read_err e = {0};
-        yyjson_doc *doc = yyjson_read_opts((char *)text.data, text.len,
-                                           YYJSON_READ_NUMBER_AS_RAW, NULL, &e);
+        yyjson_doc *doc = yyjson_read_opts((char *)text.data, text.len, YYJSON_READ_NUMBER_AS_RAW,
+                                           NULL, &e);
         if (doc)
             b->input = yyjson_val_mut_copy(b->doc, yyjson_doc_get_root(doc));
         else

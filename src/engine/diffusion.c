@@ -25,15 +25,15 @@
 #include <yyjson.h>
 
 enum {
-    ROWS_MIN = 2,        /* keeps I1 */
-    ROWS_MAX = 32,       /* of one denoiser run: the gain per row has ended by then */
-    DECODE_MAX = 16,     /* of one decoder run: a picture's activations are the larger ones */
-    PROMPTS_MAX = 64,    /* embeddings kept: SD 1.5's are 231 KiB each */
-    PROMPT_MAX = 4096,   /* bytes */
+    ROWS_MIN = 2,      /* keeps I1 */
+    ROWS_MAX = 32,     /* of one denoiser run: the gain per row has ended by then */
+    DECODE_MAX = 16,   /* of one decoder run: a picture's activations are the larger ones */
+    PROMPTS_MAX = 64,  /* embeddings kept: SD 1.5's are 231 KiB each */
+    PROMPT_MAX = 4096, /* bytes */
     CHECKPOINT_VERSION = 1,
 };
 #define CHECKPOINT_MAGIC 0x31465248U /* "HRF1" */
-#define SEED_MAX ((UINT64_C(1) << 63) - 1)
+#define SEED_MAX         ((UINT64_C(1) << 63) - 1)
 
 /* A prompt, encoded. In the cache's list, most recently used first, until it is pushed out. */
 typedef struct {
@@ -101,8 +101,7 @@ static Prompt *prompt_encode(Diffusion *d, EngineTask *t, const int64_t *ids, En
     int code = onnx_session_run(&d->encoder, &d->run, &t, t ? 1 : 0, &in, &out, err);
     tensor_done(&in);
     if (code) return NULL;
-    if (out.type != ELEMENT_FP32 || out.rank != 3 ||
-        out.dims[1] != (int64_t)d->tokenizer.tokens ||
+    if (out.type != ELEMENT_FP32 || out.rank != 3 || out.dims[1] != (int64_t)d->tokenizer.tokens ||
         (d->context_len && out.count != d->context_len)) {
         engine_error_set(err, ENGINE_ERR_MODEL, false,
                          "text_encoder.onnx must give FP32[1,%zu,width] for one prompt",
@@ -155,15 +154,17 @@ static void check_fields(Fields *f)
                                         "images", "solver", NULL};
     size_t i, n;
     yyjson_val *key, *v;
-    yyjson_obj_foreach(f->o, i, n, key, v) {
+    yyjson_obj_foreach(f->o, i, n, key, v)
+    {
         Str k = {yyjson_get_str(key), yyjson_get_len(key)};
         size_t at = 0;
         while (known[at] && !str_eqz(k, known[at])) at++;
         if (known[at]) continue;
         const char *near = nearest_name(k, known);
         refuse(f, "unknown field '%.*s'; %s%s%s", (int)MIN(k.n, 64), k.p,
-               near ? "did you mean '" : "the model takes prompt, steps, guidance, seed, images "
-                                         "and solver",
+               near ? "did you mean '"
+                    : "the model takes prompt, steps, guidance, seed, images "
+                      "and solver",
                near ? near : "", near ? "'?" : "");
     }
 }
@@ -232,9 +233,9 @@ static bool read_input(Diffusion *d, EngineTask *t, Drawing *w, int64_t *ids)
         refuse(&f, "'prompt' must be a text that says what to draw");
     else if (yyjson_get_len(prompt) > PROMPT_MAX)
         refuse(&f, "'prompt' must be at most %d bytes long", PROMPT_MAX);
-    else if (!f.bad && tokenizer_encode(&d->tokenizer,
-                                        (Str){yyjson_get_str(prompt), yyjson_get_len(prompt)}, ids,
-                                        &err))
+    else if (!f.bad &&
+             tokenizer_encode(&d->tokenizer, (Str){yyjson_get_str(prompt), yyjson_get_len(prompt)},
+                              ids, &err))
         refuse(&f, "%s", err.message);
     yyjson_doc_free(doc);
     return !f.bad;
@@ -284,8 +285,10 @@ static void diffusion_admit(EngineModel *m, EngineTask *t)
         drawing_free(w);
     } else if (!(w->prompt = prompt_encode(d, t, ids, &err))) {
         drawing_free(w);
-        if (engine_task_cancel_wanted(t)) engine_task_canceled(t);
-        else engine_task_fail_as(t, &err);
+        if (engine_task_cancel_wanted(t))
+            engine_task_canceled(t);
+        else
+            engine_task_fail_as(t, &err);
     } else {
         drawing_begin(d, w);
         t->steps = w->steps;
@@ -321,13 +324,12 @@ static int run_rows(Diffusion *d, EngineTask **tasks, size_t tasks_len, const Ro
     Tensor in[3] = {0}, out = {0};
     Tensor *sample = &in[d->sample], *timestep = &in[d->timestep], *context = &in[d->context];
     sample->type = timestep->type = context->type = ELEMENT_FP32;
-    int code = tensor_shape_set(
-        sample, 4, (int64_t[]){count, latent->at[0], latent->at[1], latent->at[2]});
+    int code = tensor_shape_set(sample, 4,
+                                (int64_t[]){count, latent->at[0], latent->at[1], latent->at[2]});
     if (!code) code = tensor_shape_set(timestep, d->scalar_timestep ? 0 : 1, &count);
     if (!code)
         code = tensor_shape_set(
-            context, 3,
-            (int64_t[]){count, (int64_t)d->tokenizer.tokens, (int64_t)d->width});
+            context, 3, (int64_t[]){count, (int64_t)d->tokenizer.tokens, (int64_t)d->width});
     if (code) {
         engine_error_set(err, ENGINE_ERR_OUT_OF_MEMORY, false, "a batch is over 1 GiB");
         return code;
@@ -406,8 +408,8 @@ static int decode(Diffusion *d, EngineTask **tasks, size_t tasks_len, const floa
 {
     const YamlDims *latent = &d->yaml->diffusion.latent;
     Tensor in = {.type = ELEMENT_FP32}, out = {0};
-    CHECK(tensor_shape_set(&in, 4, (int64_t[]){(int64_t)n, latent->at[0], latent->at[1],
-                                               latent->at[2]}) == 0);
+    CHECK(tensor_shape_set(
+              &in, 4, (int64_t[]){(int64_t)n, latent->at[0], latent->at[1], latent->at[2]}) == 0);
     for (size_t i = 0; i < n; i++) buf_put(&in.data, latents[i], d->latent_len * sizeof(float));
     int code = onnx_session_run(&d->decoder, &d->run, tasks, tasks_len, &in, &out, err);
     tensor_done(&in);
@@ -416,8 +418,10 @@ static int decode(Diffusion *d, EngineTask **tasks, size_t tasks_len, const floa
                          "vae_decoder.onnx must give pictures as diffusion.image in model.yaml");
         code = ERR_INVALID;
     }
-    if (code) tensor_done(&out);
-    else *ret = out;
+    if (code)
+        tensor_done(&out);
+    else
+        *ret = out;
     return code;
 }
 
@@ -474,9 +478,12 @@ static void finish(EngineModel *m, EngineTask *t)
         tensor_done(&pictures);
     }
     buf_printf(&t->output, "],\"seed\":%llu,\"steps\":%u}", (unsigned long long)w->seed, w->steps);
-    if (engine_task_cancel_wanted(t)) engine_task_canceled(t);
-    else if (code) engine_task_fail_as(t, &err);
-    else engine_task_done(t);
+    if (engine_task_cancel_wanted(t))
+        engine_task_canceled(t);
+    else if (code)
+        engine_task_fail_as(t, &err);
+    else
+        engine_task_done(t);
 }
 
 static void diffusion_step(EngineModel *m, EngineTask **tasks, size_t n)
@@ -487,15 +494,19 @@ static void diffusion_step(EngineModel *m, EngineTask **tasks, size_t n)
     EngineError err;
     if (len && denoise(d, live, len, &err)) { /* keeps I3 */
         for (size_t i = 0; i < len; i++) {
-            if (engine_task_cancel_wanted(live[i])) engine_task_canceled(live[i]);
-            else if (len == 1 || denoise(d, &live[i], 1, &err)) engine_task_fail_as(live[i], &err);
+            if (engine_task_cancel_wanted(live[i]))
+                engine_task_canceled(live[i]);
+            else if (len == 1 || denoise(d, &live[i], 1, &err))
+                engine_task_fail_as(live[i], &err);
         }
     }
     for (size_t i = 0; i < len; i++) {
         EngineTask *t = live[i];
         if (t->state != ENGINE_TASK_ACTIVE) continue;
-        if (engine_task_cancel_wanted(t)) engine_task_canceled(t);
-        else if (t->step == t->steps) finish(m, t);
+        if (engine_task_cancel_wanted(t))
+            engine_task_canceled(t);
+        else if (t->step == t->steps)
+            finish(m, t);
     }
     mem_free(live);
 }
@@ -634,8 +645,8 @@ static void diffusion_close(EngineModel *m)
 }
 
 /* The graph has exactly these inputs; ret_at gets their places. */
-static int find_inputs(const OnnxSession *s, const char *file, const char *const *names,
-                       size_t n, size_t *ret_at, EngineError *err)
+static int find_inputs(const OnnxSession *s, const char *file, const char *const *names, size_t n,
+                       size_t *ret_at, EngineError *err)
 {
     Buf has = {0};
     tensor_specs_text(s->inputs, s->inputs_len, &has);
@@ -698,13 +709,11 @@ static int check_graphs(Diffusion *d, EngineError *err)
     const TensorSpec *in = d->denoiser.inputs;
     d->scalar_timestep = in[d->timestep].rank == 0;
     code = check_input(&d->encoder.inputs[0], "text_encoder.onnx", ELEMENT_INT64, 2, ids_dims, err);
-    if (!code)
-        code = check_input(&in[d->sample], "unet.onnx", ELEMENT_FP32, 4, sample_dims, err);
+    if (!code) code = check_input(&in[d->sample], "unet.onnx", ELEMENT_FP32, 4, sample_dims, err);
     if (!code)
         code = check_input(&in[d->timestep], "unet.onnx", ELEMENT_FP32, !d->scalar_timestep, any,
                            err);
-    if (!code)
-        code = check_input(&in[d->context], "unet.onnx", ELEMENT_FP32, 3, context_dims, err);
+    if (!code) code = check_input(&in[d->context], "unet.onnx", ELEMENT_FP32, 3, context_dims, err);
     if (!code)
         code = check_input(&d->decoder.inputs[0], "vae_decoder.onnx", ELEMENT_FP32, 4, sample_dims,
                            err);

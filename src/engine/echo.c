@@ -128,8 +128,10 @@ static void echo_admit(EngineModel *m, EngineTask *t)
         return;
     yyjson_doc *doc = yyjson_read(t->input.p, t->input.n, YYJSON_READ_BIGNUM_AS_RAW);
     yyjson_val *root = yyjson_doc_get_root(doc);
-    if (!doc) engine_task_fail(t, ENGINE_ERR_BAD_INPUT, false, "the input is not JSON");
-    else if (yyjson_is_obj(root)) admit_options(t, root);
+    if (!doc)
+        engine_task_fail(t, ENGINE_ERR_BAD_INPUT, false, "the input is not JSON");
+    else if (yyjson_is_obj(root))
+        admit_options(t, root);
     yyjson_doc_free(doc);
 }
 

@@ -35,8 +35,10 @@ static void message_clean(char *z)
     bool valid = utf8_valid(z, n);
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)z[i];
-        if (c < 0x20 || c == 0x7f) z[i] = ' ';
-        else if (!valid && c >= 0x80) z[i] = '?';
+        if (c < 0x20 || c == 0x7f)
+            z[i] = ' ';
+        else if (!valid && c >= 0x80)
+            z[i] = '?';
     }
 }
 
@@ -62,13 +64,20 @@ void engine_error_set(EngineError *e, EngineErrCode code, bool retryable, const 
 const char *engine_error_code(EngineErrCode code)
 {
     switch (code) {
-    case ENGINE_ERR_BAD_INPUT: return "bad_input";
-    case ENGINE_ERR_MODEL: return "model_error";
-    case ENGINE_ERR_OUT_OF_MEMORY: return "out_of_memory";
-    case ENGINE_ERR_BAD_OUTPUT: return "bad_output";
-    case ENGINE_ERR_CRASHED: return "model_crashed";
-    case ENGINE_ERR_TIMEOUT: return "timeout";
-    case ENGINE_ERR_CANCELED: return "canceled";
+    case ENGINE_ERR_BAD_INPUT:
+        return "bad_input";
+    case ENGINE_ERR_MODEL:
+        return "model_error";
+    case ENGINE_ERR_OUT_OF_MEMORY:
+        return "out_of_memory";
+    case ENGINE_ERR_BAD_OUTPUT:
+        return "bad_output";
+    case ENGINE_ERR_CRASHED:
+        return "model_crashed";
+    case ENGINE_ERR_TIMEOUT:
+        return "timeout";
+    case ENGINE_ERR_CANCELED:
+        return "canceled";
     }
     return "model_error";
 }
@@ -103,8 +112,10 @@ size_t engine_tasks_live(EngineTask **tasks, size_t n, EngineTask **ret_live)
 {
     size_t live = 0;
     for (size_t i = 0; i < n; i++) {
-        if (engine_task_cancel_wanted(tasks[i])) engine_task_canceled(tasks[i]);
-        else ret_live[live++] = tasks[i];
+        if (engine_task_cancel_wanted(tasks[i]))
+            engine_task_canceled(tasks[i]);
+        else
+            ret_live[live++] = tasks[i];
     }
     return live;
 }
@@ -123,10 +134,14 @@ void json_put_string(Buf *b, Str s)
         if (c >= 0x20 && c != '"' && c != '\\' && (c < 0x80 || valid)) continue;
         buf_put(b, s.p + plain, i - plain);
         plain = i + 1;
-        if (c == '"' || c == '\\') buf_put(b, (char[]){'\\', (char)c}, 2);
-        else if (c == '\n') buf_puts(b, "\\n");
-        else if (c >= 0x80) buf_puts(b, "\xef\xbf\xbd");
-        else buf_put(b, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
+        if (c == '"' || c == '\\')
+            buf_put(b, (char[]){'\\', (char)c}, 2);
+        else if (c == '\n')
+            buf_puts(b, "\\n");
+        else if (c >= 0x80)
+            buf_puts(b, "\xef\xbf\xbd");
+        else
+            buf_put(b, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
     }
     buf_put(b, s.p + plain, s.n - plain);
     buf_putc(b, '"');
@@ -139,8 +154,10 @@ int file_read(const char *path, size_t limit, Buf *ret)
     struct stat st;
     int err = 0;
     Buf b = {0};
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) err = ERR_IO;
-    else if ((uint64_t)st.st_size > limit) err = ERR_LIMIT;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+        err = ERR_IO;
+    else if ((uint64_t)st.st_size > limit)
+        err = ERR_LIMIT;
     while (!err) {
         buf_reserve(&b, (size_t)st.st_size + 1 - MIN(b.len, (size_t)st.st_size));
         ssize_t n = read(fd, b.data + b.len, b.cap - b.len);

@@ -178,8 +178,8 @@ void engine_release(EngineModel *m, EngineTask *t);
 typedef struct EngineClass {
     const char *name;
     bool continuous;
-    bool inside;                          /* its weights lie in this process */
-    uint64_t (*memory)(EngineModel *m);   /* of its own processes; NULL: it has none */
+    bool inside;                        /* its weights lie in this process */
+    uint64_t (*memory)(EngineModel *m); /* of its own processes; NULL: it has none */
     int (*open)(EngineModel *m, EngineError *err);
     void (*close)(EngineModel *m);
     uint32_t (*batch_max)(EngineModel *m); /* NULL: not known */

@@ -35,7 +35,7 @@
 #include <unistd.h>
 #include <yyjson.h>
 
-#define LINE_MAX_BYTES  (8 * MIB)        /* a picture in base 64, inline */
+#define LINE_MAX_BYTES (8 * MIB) /* a picture in base 64, inline */
 /* the longest step: the worker does its other work between */
 #define STEP_NS         (50 * NS_PER_MS)
 #define CANCEL_GRACE_NS (2 * NS_PER_S) /* for a program to answer a cancel before it is killed */

@@ -29,12 +29,12 @@ typedef enum {
 typedef struct Key {
     const char *name;
     KeyKind kind;
-    size_t offset; /* in ModelYaml; of a section: its `given`, or NOT_NOTED */
-    double least, most; /* of numbers; KEY_DIMS: of each, and there are exactly 3 */
+    size_t offset;          /* in ModelYaml; of a section: its `given`, or NOT_NOTED */
+    double least, most;     /* of numbers; KEY_DIMS: of each, and there are exactly 3 */
     const struct Key *keys; /* of a section; ends with a zero name */
 } Key;
 
-#define NOT_NOTED SIZE_MAX
+#define NOT_NOTED  SIZE_MAX
 #define AT(member) offsetof(ModelYaml, member)
 
 static const Key onnx_keys[] = {
@@ -104,8 +104,10 @@ typedef struct {
 HR_PRINTF(3, 4)
 static void fault(Reader *r, size_t line, const char *fmt, ...)
 {
-    if (line) buf_printf(r->problems, "%s:%zu: ", r->path, line);
-    else buf_printf(r->problems, "%s: ", r->path);
+    if (line)
+        buf_printf(r->problems, "%s:%zu: ", r->path, line);
+    else
+        buf_printf(r->problems, "%s: ", r->path);
     size_t from = r->problems->len;
     va_list ap;
     va_start(ap, fmt);
@@ -195,8 +197,7 @@ static void read_texts(Reader *r, const Key *key, const yaml_node_t *n, YamlText
     }
     out->at = mem_new((len + 1) * sizeof *out->at);
     for (size_t i = 0; i < len; i++) {
-        yaml_node_t *item =
-            yaml_document_get_node(&r->doc, n->data.sequence.items.start[i]);
+        yaml_node_t *item = yaml_document_get_node(&r->doc, n->data.sequence.items.start[i]);
         if (item->type != YAML_SCALAR_NODE || scalar(item).n > TEXT_MAX ||
             strlen(scalar(item).p) != scalar(item).n) {
             fault(r, line_of(item), "item %zu of '%s' must be a text of at most %d bytes", i + 1,
@@ -213,8 +214,7 @@ static void read_dims(Reader *r, const Key *key, const yaml_node_t *n, YamlDims 
     bool ok = n->type == YAML_SEQUENCE_NODE &&
               n->data.sequence.items.top - n->data.sequence.items.start == 3;
     for (size_t i = 0; ok && i < 3; i++) {
-        yaml_node_t *item =
-            yaml_document_get_node(&r->doc, n->data.sequence.items.start[i]);
+        yaml_node_t *item = yaml_document_get_node(&r->doc, n->data.sequence.items.start[i]);
         ok = item->type == YAML_SCALAR_NODE && parse_i64(scalar(item), &dims.at[i]) == 0 &&
              (double)dims.at[i] >= key->least && (double)dims.at[i] <= key->most;
         dims.len++;
@@ -294,7 +294,8 @@ static void read_value(Reader *r, const Key *key, const yaml_node_t *n)
         }
         *(double *)out = v;
         return;
-    default: CHECK(!"a kind of key without a reader");
+    default:
+        CHECK(!"a kind of key without a reader");
     }
 }
 
@@ -302,8 +303,10 @@ static void read_value(Reader *r, const Key *key, const yaml_node_t *n)
 static void read_section(Reader *r, const char *name, const yaml_node_t *n, const Key *keys)
 {
     if (n->type != YAML_MAPPING_NODE) {
-        if (name) fault(r, line_of(n), "'%s' must hold keys with values", name);
-        else fault(r, line_of(n), "must hold keys with values, such as 'engine: onnx'");
+        if (name)
+            fault(r, line_of(n), "'%s' must hold keys with values", name);
+        else
+            fault(r, line_of(n), "must hold keys with values, such as 'engine: onnx'");
         return;
     }
     bool seen[KEYS_MAX] = {0};
@@ -372,9 +375,8 @@ static void check(Reader *r)
     const struct {
         const char *name;
         bool given;
-    } sections[] = {{"onnx", y->onnx.given},
-                    {"exec", y->exec.given},
-                    {"diffusion", y->diffusion.given}};
+    } sections[] = {
+        {"onnx", y->onnx.given}, {"exec", y->exec.given}, {"diffusion", y->diffusion.given}};
     for (size_t i = 0; i < ARRAY_LEN(sections); i++)
         if (sections[i].given && strcmp(sections[i].name, engine) != 0)
             fault(r, 0, "section '%s' is for models of 'engine: %s'; this one is of '%s'",

@@ -36,7 +36,7 @@ typedef struct {
     } exec;
     struct {
         bool given;
-        char *tokenizer; /* a word-level vocabulary beside the model or one folder up */
+        char *tokenizer;        /* a word-level vocabulary beside the model or one folder up */
         uint32_t tokens;        /* of every prompt, padding included */
         YamlDims latent, image; /* channels, height, width */
         double timestep_scale;  /* what the denoiser gets for t = 1 */

@@ -152,9 +152,12 @@ static void run_alone(EngineModel *m, EngineTask *t)
     Tensor *outputs = mem_new((n + 1) * sizeof *outputs);
     EngineError err = {0};
     int code = onnx_session_run(&x->session, &x->run, &t, 1, r->inputs, outputs, &err);
-    if (code == 0) finish(m, t, outputs);
-    else if (engine_task_cancel_wanted(t)) engine_task_canceled(t);
-    else engine_task_fail_as(t, &err);
+    if (code == 0)
+        finish(m, t, outputs);
+    else if (engine_task_cancel_wanted(t))
+        engine_task_canceled(t);
+    else
+        engine_task_fail_as(t, &err);
     outputs_free(outputs, n);
 }
 
@@ -234,8 +237,10 @@ static void onnx_step(EngineModel *m, EngineTask **tasks, size_t n)
         lefts = kept;
         if (taken > 1 && run_shared(m, group, taken)) continue;
         for (size_t i = 0; i < taken; i++) { /* keeps I1 */
-            if (engine_task_cancel_wanted(group[i])) engine_task_canceled(group[i]);
-            else run_alone(m, group[i]);
+            if (engine_task_cancel_wanted(group[i]))
+                engine_task_canceled(group[i]);
+            else
+                run_alone(m, group[i]);
         }
     }
     mem_free(left);
@@ -251,9 +256,8 @@ static void onnx_admit(EngineModel *m, EngineTask *t)
     TensorFiles files = task_files(&ctx);
     TensorRequest r;
     EngineError err;
-    if (tensor_request_parse(t->input, x->session.inputs, x->session.inputs_len,
-                             x->session.outputs, x->session.outputs_len, files.ctx ? &files : NULL,
-                             &r, &err)) {
+    if (tensor_request_parse(t->input, x->session.inputs, x->session.inputs_len, x->session.outputs,
+                             x->session.outputs_len, files.ctx ? &files : NULL, &r, &err)) {
         engine_task_fail_as(t, &err);
         return;
     }

@@ -86,8 +86,8 @@ static bool find_library(const char *explicit_path, Buf *tried)
 }
 
 /* Its own words are for whoever looks for them: what fails comes as a status as well. */
-static void log_line(void *param, OrtLoggingLevel severity, const char *category,
-                     const char *id, const char *where, const char *message)
+static void log_line(void *param, OrtLoggingLevel severity, const char *category, const char *id,
+                     const char *where, const char *message)
 {
     (void)param, (void)severity, (void)category, (void)id;
     say_debug("onnxruntime: %s (%s)", message, where);
@@ -372,15 +372,12 @@ static int session_create(EngineModel *m, const char *path, GraphOptimizationLev
     if (!status) status = a->SetSessionGraphOptimizationLevel(options, level);
     if (!status) status = a->EnableCpuMemArena(options);
     /* Spinning threads take the processor from the neighbours: p90 16 ms with, 10 ms without. */
-    if (!status)
-        status = a->AddSessionConfigEntry(options, "session.intra_op.allow_spinning", "0");
-    if (!status)
-        status = a->AddSessionConfigEntry(options, "session.inter_op.allow_spinning", "0");
+    if (!status) status = a->AddSessionConfigEntry(options, "session.intra_op.allow_spinning", "0");
+    if (!status) status = a->AddSessionConfigEntry(options, "session.inter_op.allow_spinning", "0");
     if (!status && save) status = a->SetOptimizedModelFilePath(options, save);
     int code = onnx_status(status, err);
     if (!code && m->device->gpu) code = append_gpu(m, options, err);
-    if (!code)
-        code = onnx_status(a->CreateSession(library.ort.env, path, options, ret), err);
+    if (!code) code = onnx_status(a->CreateSession(library.ort.env, path, options, ret), err);
     if (options) a->ReleaseSessionOptions(options);
     return code;
 }

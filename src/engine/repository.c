@@ -66,8 +66,10 @@ static int list_dir(const char *dir, Names *ret)
     int err = 0;
     while (!err && (e = readdir(d))) {
         if (e->d_name[0] == '.') continue;
-        if (names.len == MODELS_MAX) err = ERR_LIMIT;
-        else names_add(&names, e->d_name);
+        if (names.len == MODELS_MAX)
+            err = ERR_LIMIT;
+        else
+            names_add(&names, e->d_name);
     }
     closedir(d);
     if (err) {
@@ -139,9 +141,12 @@ static int list_files(const char *dir, const char *prefix, int depth, Names *ret
         if (strcmp(name, "__pycache__") == 0) continue; /* written when the program runs */
         char *path = join(dir, name);
         char *rel = *prefix ? join(prefix, name) : mem_dup(name, strlen(name));
-        if (is_dir(path)) err = list_files(path, rel, depth + 1, ret);
-        else if (ret->len == FILES_MAX) err = ERR_LIMIT;
-        else if (is_file(path)) names_add(ret, rel);
+        if (is_dir(path))
+            err = list_files(path, rel, depth + 1, ret);
+        else if (ret->len == FILES_MAX)
+            err = ERR_LIMIT;
+        else if (is_file(path))
+            names_add(ret, rel);
         mem_free(path);
         mem_free(rel);
     }
@@ -237,8 +242,10 @@ const ModelSpec *repository_find(const ModelRepository *repo, Str name, Str vers
     for (size_t i = 0; i < repo->len; i++) {
         const ModelSpec *s = repo->specs[i];
         if (!str_eqz(name, s->name)) continue;
-        if (version.n == 0) found = s; /* sorted: the last one is the highest */
-        else if (str_eqz(version, s->version)) return s;
+        if (version.n == 0)
+            found = s; /* sorted: the last one is the highest */
+        else if (str_eqz(version, s->version))
+            return s;
     }
     return found;
 }

@@ -75,8 +75,10 @@ static void put_dims(Buf *b, size_t rank, const int64_t *dims, char *const *symb
     buf_putc(b, '[');
     for (size_t i = 0; i < rank; i++) {
         if (i) buf_putc(b, ',');
-        if (dims[i] < 0 && symbols && symbols[i]) buf_puts(b, symbols[i]);
-        else buf_printf(b, "%lld", (long long)dims[i]);
+        if (dims[i] < 0 && symbols && symbols[i])
+            buf_puts(b, symbols[i]);
+        else
+            buf_printf(b, "%lld", (long long)dims[i]);
     }
     buf_putc(b, ']');
 }
@@ -133,7 +135,8 @@ static int check_keys(Reader *r, yyjson_val *o, const char *where, const char *c
 {
     size_t i, n;
     yyjson_val *key, *v;
-    yyjson_obj_foreach(o, i, n, key, v) {
+    yyjson_obj_foreach(o, i, n, key, v)
+    {
         Str k = {yyjson_get_str(key), yyjson_get_len(key)};
         size_t at = 0;
         while (names[at] && !str_eqz(k, names[at])) at++;
@@ -167,10 +170,14 @@ static bool read_real(yyjson_val *v, double *ret)
         *ret = yyjson_get_num(v);
         return true;
     }
-    if (yyjson_equals_str(v, "NaN")) *ret = NAN;
-    else if (yyjson_equals_str(v, "Infinity")) *ret = INFINITY;
-    else if (yyjson_equals_str(v, "-Infinity")) *ret = -INFINITY;
-    else return false;
+    if (yyjson_equals_str(v, "NaN"))
+        *ret = NAN;
+    else if (yyjson_equals_str(v, "Infinity"))
+        *ret = INFINITY;
+    else if (yyjson_equals_str(v, "-Infinity"))
+        *ret = -INFINITY;
+    else
+        return false;
     return true;
 }
 
@@ -261,7 +268,8 @@ static int put_elements(Reader *r, const char *name, Tensor *t, yyjson_val *v, s
         return refuse(r, "input '%s': data has %zu elements where its shape makes %zu", name,
                       yyjson_arr_size(v), want);
     bool leaf = !nested || depth + 1 == t->rank;
-    yyjson_arr_foreach(v, i, n, item) {
+    yyjson_arr_foreach(v, i, n, item)
+    {
         if (!leaf) {
             int err = put_elements(r, name, t, item, depth + 1, true);
             if (err) return err;
@@ -320,7 +328,8 @@ static int read_shape(Reader *r, const TensorSpec *spec, yyjson_val *v, Tensor *
     if (yyjson_arr_size(v) != spec->rank)
         return refuse(r, "input '%s': shape has %zu dimensions, not %zu", spec->name,
                       yyjson_arr_size(v), spec->rank);
-    yyjson_arr_foreach(v, i, n, item) {
+    yyjson_arr_foreach(v, i, n, item)
+    {
         if (!yyjson_is_uint(item) || yyjson_get_uint(item) > INT32_MAX ||
             (yyjson_get_uint(item) == 0 && spec->dims[i] != 0))
             return refuse(r, "input '%s': shape[%zu] must be a whole number from 1", spec->name, i);
@@ -389,12 +398,12 @@ static int read_inputs(Reader *r, yyjson_val *list, TensorRequest *out)
     if (!yyjson_is_arr(list))
         return refuse(r, "the input must be {\"inputs\":[{\"name\",\"datatype\",\"shape\","
                          "\"data\"}]}");
-    yyjson_arr_foreach(list, i, n, o) {
+    yyjson_arr_foreach(list, i, n, o)
+    {
         yyjson_val *name = yyjson_obj_get(o, "name");
         if (!yyjson_is_str(name)) return refuse(r, "inputs[%zu] needs a \"name\"", i);
         size_t at = spec_find(r->inputs, r->inputs_len, name);
-        if (at == r->inputs_len)
-            return unknown_tensor(r, "input", r->inputs, r->inputs_len, name);
+        if (at == r->inputs_len) return unknown_tensor(r, "input", r->inputs, r->inputs_len, name);
         if (given[at]) return refuse(r, "input '%s' is given twice", r->inputs[at].name);
         given[at] = true;
         int err = read_tensor(r, &r->inputs[at], o, &out->inputs[at]);
@@ -416,8 +425,7 @@ static int check_symbols(Reader *r, const TensorRequest *out)
                     int64_t x = out->inputs[a].dims[i], y = out->inputs[b].dims[k];
                     if (!other || strcmp(name, other) != 0 || x == y) continue;
                     return refuse(r, "'%s' is %lld in input '%s' and %lld in input '%s'", name,
-                                  (long long)y, r->inputs[b].name, (long long)x,
-                                  r->inputs[a].name);
+                                  (long long)y, r->inputs[b].name, (long long)x, r->inputs[a].name);
                 }
     return 0;
 }
@@ -435,7 +443,8 @@ static int read_outputs(Reader *r, yyjson_val *list, TensorRequest *out)
     if (!yyjson_is_arr(list) || yyjson_arr_size(list) == 0)
         return refuse(r, "\"outputs\" must be a list such as [{\"name\":\"%s\"}], or be left out",
                       r->outputs_len ? r->outputs[0].name : "");
-    yyjson_arr_foreach(list, i, n, o) {
+    yyjson_arr_foreach(list, i, n, o)
+    {
         yyjson_val *name = yyjson_obj_get(o, "name"), *parameters = yyjson_obj_get(o, "parameters");
         if (!yyjson_is_str(name)) return refuse(r, "outputs[%zu] needs a \"name\"", i);
         size_t at = spec_find(r->outputs, r->outputs_len, name);
@@ -467,12 +476,15 @@ int tensor_request_parse(Str json, const TensorSpec *inputs, size_t inputs_len,
     yyjson_doc *doc = yyjson_read(json.p, json.n, 0);
     yyjson_val *root = yyjson_doc_get_root(doc);
     int code;
-    if (!doc) code = refuse(&r, "the input is not JSON");
-    else if (!yyjson_is_obj(root)) code = read_inputs(&r, NULL, &out);
-    else if ((code = check_keys(&r, root, "the input", keys))) {}
-    else if ((code = read_inputs(&r, yyjson_obj_get(root, "inputs"), &out))) {}
-    else if ((code = check_symbols(&r, &out))) {}
-    else code = read_outputs(&r, yyjson_obj_get(root, "outputs"), &out);
+    if (!doc)
+        code = refuse(&r, "the input is not JSON");
+    else if (!yyjson_is_obj(root))
+        code = read_inputs(&r, NULL, &out);
+    else if ((code = check_keys(&r, root, "the input", keys))) {
+    } else if ((code = read_inputs(&r, yyjson_obj_get(root, "inputs"), &out))) {
+    } else if ((code = check_symbols(&r, &out))) {
+    } else
+        code = read_outputs(&r, yyjson_obj_get(root, "outputs"), &out);
     yyjson_doc_free(doc);
     if (code) {
         tensor_request_done(&out);
@@ -513,10 +525,14 @@ static void put_decimal(Buf *b, uint64_t digits, int exponent)
 
 static bool put_special(Buf *b, double v)
 {
-    if (isnan(v)) buf_puts(b, "\"NaN\"");
-    else if (isinf(v)) buf_puts(b, v < 0 ? "\"-Infinity\"" : "\"Infinity\"");
-    else if (v == 0) buf_putc(b, '0');
-    else return false;
+    if (isnan(v))
+        buf_puts(b, "\"NaN\"");
+    else if (isinf(v))
+        buf_puts(b, v < 0 ? "\"-Infinity\"" : "\"Infinity\"");
+    else if (v == 0)
+        buf_putc(b, '0');
+    else
+        return false;
     return true;
 }
 
@@ -581,12 +597,24 @@ static void put_one(Buf *b, ElementType type, const uint8_t *p)
     double d;
     _Float16 h;
     switch (type) {
-    case ELEMENT_BOOL: buf_puts(b, u ? "true" : "false"); return;
-    case ELEMENT_INT8: put_i64(b, (int8_t)u); return;
-    case ELEMENT_INT16: put_i64(b, (int16_t)u); return;
-    case ELEMENT_INT32: put_i64(b, (int32_t)u); return;
-    case ELEMENT_INT64: put_i64(b, (int64_t)u); return;
-    case ELEMENT_BF16: json_put_float(b, bf16_to_float((uint16_t)u)); return;
+    case ELEMENT_BOOL:
+        buf_puts(b, u ? "true" : "false");
+        return;
+    case ELEMENT_INT8:
+        put_i64(b, (int8_t)u);
+        return;
+    case ELEMENT_INT16:
+        put_i64(b, (int16_t)u);
+        return;
+    case ELEMENT_INT32:
+        put_i64(b, (int32_t)u);
+        return;
+    case ELEMENT_INT64:
+        put_i64(b, (int64_t)u);
+        return;
+    case ELEMENT_BF16:
+        json_put_float(b, bf16_to_float((uint16_t)u));
+        return;
     case ELEMENT_FP16:
         memcpy(&h, p, sizeof h);
         json_put_float(b, (float)h);
@@ -599,7 +627,9 @@ static void put_one(Buf *b, ElementType type, const uint8_t *p)
         memcpy(&d, p, sizeof d);
         json_put_double(b, d);
         return;
-    default: put_u64(b, u); return;
+    default:
+        put_u64(b, u);
+        return;
     }
 }
 

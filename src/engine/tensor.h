@@ -15,7 +15,7 @@
 
 enum { TENSOR_RANK_MAX = 8, TENSORS_MAX = 256 };
 #define TENSOR_BYTES_MAX GIB
-#define TENSOR_JSON_MAX (8 * MIB) /* of a result; what is larger wants to be a file */
+#define TENSOR_JSON_MAX  (8 * MIB) /* of a result; what is larger wants to be a file */
 
 typedef enum {
     ELEMENT_BOOL,

@@ -21,8 +21,10 @@ static int64_t find(const Tokenizer *t, const char *word)
         size_t mid = (low + high) / 2;
         int c = strcmp(word, t->words[t->sorted[mid]]);
         if (c == 0) return t->sorted[mid];
-        if (c < 0) high = mid;
-        else low = mid + 1;
+        if (c < 0)
+            high = mid;
+        else
+            low = mid + 1;
     }
     return -1;
 }
@@ -92,10 +94,9 @@ static int unknown_word(const Tokenizer *t, const char *word, EngineError *err)
         plain[n++] = t->words[i];
     }
     const char *near = nearest_name(str_from(word), plain);
-    engine_error_set(err, ENGINE_ERR_BAD_INPUT, false,
-                     "'prompt': unknown word '%s'%s%s%s; the model knows: %s", word,
-                     near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "",
-                     buf_z(&known));
+    engine_error_set(
+        err, ENGINE_ERR_BAD_INPUT, false, "'prompt': unknown word '%s'%s%s%s; the model knows: %s",
+        word, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "", buf_z(&known));
     buf_done(&known);
     mem_free(plain);
     return ERR_INVALID;

@@ -49,7 +49,7 @@ typedef struct { /* an answer in its turn */
 
 struct Repeat {
     PastQuery q;
-    Batch *b; /* NULL: it is gone */
+    Batch *b;    /* NULL: it is gone */
     bool repeat; /* else its task has ended while another one was waited for */
 };
 
@@ -125,8 +125,7 @@ static bool unread(const Batch *b)
 static void answer_some(Batch *b)
 {
     Gateway *g = b->x->g;
-    while (b->queue_at < b->queue.len && !b->repeat && b->x->watching == WATCH_NONE &&
-           !unread(b)) {
+    while (b->queue_at < b->queue.len && !b->repeat && b->x->watching == WATCH_NONE && !unread(b)) {
         Waiting w;
         memcpy(&w, b->queue.data + b->queue_at, sizeof w);
         Task *t = w.no ? core_task(core_of(g), w.no) : NULL;

@@ -113,11 +113,11 @@ struct Exchange {
     bool asked;                          /* waits for the history view: nothing is parsed before */
     char missing_file[32]; /* of submit_files: the core has it not, the history view may; or "" */
     Sym missing_tenant;
-    bool missing_for_good;       /* the view has it not, either */
-    bool rated;                  /* took its token of the tenant's rate */
-    struct SavedRequest *saved;  /* req, while a submit waits for the history view; owned */
-    bool wanted_wait;                    /* a submit with `Prefer: wait` */
-    bool with_input;                     /* the answer is to show the task's input */
+    bool missing_for_good;      /* the view has it not, either */
+    bool rated;                 /* took its token of the tenant's rate */
+    struct SavedRequest *saved; /* req, while a submit waits for the history view; owned */
+    bool wanted_wait;           /* a submit with `Prefer: wait` */
+    bool with_input;            /* the answer is to show the task's input */
     bool counted;
     uint64_t hold_seq;
     List hold;
@@ -297,7 +297,7 @@ void past_ask(Exchange *x, const PastQuery *q, void (*then)(Exchange *x, PastQue
  * asked. */
 bool past_wants_file(const Exchange *x, PastQuery *q);
 Decision past_file_back(Gateway *g, const PastQuery *q); /* CODE_NOT_FOUND: the view has it not */
-uint64_t query_task_no(Gateway *g, Str id); /* 0: not a task in memory */
+uint64_t query_task_no(Gateway *g, Str id);              /* 0: not a task in memory */
 
 /* ---- submit.c ---- */
 typedef struct {

@@ -63,9 +63,9 @@ struct Log {
      * one before it. Set before durable_seq says so. */
     SegmentHead synced_head;
     uint64_t synced_end, synced_seq;
-    uint32_t holds;     /* of LogHold: while there are any, no segment and no snapshot goes */
-    bool tail_proven;   /* the last group written is empty: nothing is left to prove */
-    Spare *spares;      /* owned; any order */
+    uint32_t holds;   /* of LogHold: while there are any, no segment and no snapshot goes */
+    bool tail_proven; /* the last group written is empty: nothing is left to prove */
+    Spare *spares;    /* owned; any order */
     size_t spares_len;
 
     Sealed *sealed; /* oldest first; from log_open to the end of log_replay it includes the last */

@@ -295,8 +295,7 @@ static Unneeded let_go(Log *log, const SnapshotFile *made)
         size_t same = log->snapshots_len &&
                       log->snapshots[0].covers.next_seq == made->covers.next_seq;
         log->snapshots = mem_grow(log->snapshots, (log->snapshots_len + 1) * sizeof *made);
-        if (!same)
-            memmove(log->snapshots + 1, log->snapshots, log->snapshots_len++ * sizeof *made);
+        if (!same) memmove(log->snapshots + 1, log->snapshots, log->snapshots_len++ * sizeof *made);
         log->snapshots[0] = *made;
         return u;
     }

@@ -357,7 +357,8 @@ void fleet_metrics(Fleet *f, Buf *b)
     buf_printf(b, "headrace_log_commit_seconds_total %.6f\n", seconds(log.commit_ns_sum));
     gauge(b, "log_disk_bytes", "Bytes of log and snapshots on disk.", (double)log.bytes);
     gauge(b, "log_epoch", "The current claim.", (double)core_epoch(c));
-    gauge(b, "payload_bytes", "Inputs and outputs of tasks in the core, in memory or spilled.", (double)core_payload_bytes(c));
+    gauge(b, "payload_bytes", "Inputs and outputs of tasks in the core, in memory or spilled.",
+          (double)core_payload_bytes(c));
     counter(b, "log_misfits_total", "Records that were no-ops.", core_misfits(c));
     gauge(b, "leader", "1 while this server may commit.", s->failed ? 0 : 1);
     metric(b, "build_info", "gauge", "The program's version.");

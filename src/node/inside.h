@@ -22,7 +22,7 @@ struct Shard {
     uint64_t durable_seq, replayed;
     int64_t time_base_ns, boot_base_ns;
     int64_t unsynced_since_ns; /* 0: all is durable */
-    int64_t open_since_ns; /* the first append since a commit was last told of; 0: none */
+    int64_t open_since_ns;     /* the first append since a commit was last told of; 0: none */
     int64_t stepped_ns, freeze_until_ns;
     int64_t retry_ns;      /* the log refused a reserved append: no step before it */
     int64_t full_until_ns; /* the disk was full: no submit is tried before it */

@@ -12,6 +12,7 @@ import time
 import pytest
 from conftest import QUICK
 from server import Lost, wait_until
+from test_backup import FakeWorker
 
 
 def in_memory(c):
@@ -379,3 +380,18 @@ def test_few_may_wait_in_memory(servers):
     c = server.client()
     for i in range(300):
         c.submit(i, wait=5).expect(200)
+
+
+# ---- what a model printed -------------------------------------------------------------------------
+
+def test_logs_stay_readable(servers):
+    server = servers(QUICK + "workers: {devices: 0}\n")
+    c = server.client()
+    w = FakeWorker(server)
+    id = c.new(1, model="m")
+    task = w.task()
+    assert w.say("log", task, text="hello\n") == "accepted"
+    assert w.say("result", task, output=2) == "accepted"
+    left(c)
+    assert c.get(f"/v1/tasks/{id}/logs").expect(200).body == b"hello\n"
+    w.close()

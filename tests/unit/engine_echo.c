@@ -188,9 +188,12 @@ static void is_quick(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(answers_with_its_input),    cmocka_unit_test(sleeps_in_units_and_together),
-        cmocka_unit_test(fails_on_demand),           cmocka_unit_test(a_crash_is_real),
-        cmocka_unit_test(a_cancel_ends_a_sleep_and_a_hang), cmocka_unit_test(is_quick),
+        cmocka_unit_test(answers_with_its_input),
+        cmocka_unit_test(sleeps_in_units_and_together),
+        cmocka_unit_test(fails_on_demand),
+        cmocka_unit_test(a_crash_is_real),
+        cmocka_unit_test(a_cancel_ends_a_sleep_and_a_hang),
+        cmocka_unit_test(is_quick),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

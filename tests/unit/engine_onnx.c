@@ -154,10 +154,20 @@ static void is_found_and_says_where(void **state)
 static void every_type_through_a_model(void **state)
 {
     (void)state;
-    static const char *const data[] = {
-        "[true,false]", "[0,255]", "[0,65535]", "[0,4294967295]", "[0,18446744073709551615]",
-        "[-128,127]", "[-32768,32767]", "[-2147483648,2147483647]", "[-9223372036854775808,1]",
-        "[1.5,-2]", "[1.5,-2]", "[0.1,\"NaN\"]", "[0.1,\"-Infinity\"]", "[\"\",\"h\xc3\xa9\"]"};
+    static const char *const data[] = {"[true,false]",
+                                       "[0,255]",
+                                       "[0,65535]",
+                                       "[0,4294967295]",
+                                       "[0,18446744073709551615]",
+                                       "[-128,127]",
+                                       "[-32768,32767]",
+                                       "[-2147483648,2147483647]",
+                                       "[-9223372036854775808,1]",
+                                       "[1.5,-2]",
+                                       "[1.5,-2]",
+                                       "[0.1,\"NaN\"]",
+                                       "[0.1,\"-Infinity\"]",
+                                       "[\"\",\"h\xc3\xa9\"]"};
     EngineModel *m = open_model(&repo, "identity", &host);
     Buf in = {0}, out = {0};
     buf_puts(&in, "{\"inputs\":[");
@@ -460,8 +470,10 @@ static void a_broken_model_says_so(void **state)
     assert_int_equal(engine_open(must, &test_cpu, &host.host, &m, &err), ERR_INVALID);
     assert_non_null(strstr(err.message, "requires a GPU"));
     say_setup(SAY_ERROR, SAY_TEXT, "test");
-    if (engine_open(must, &gpu, &host.host, &m, &err) == 0) engine_close(m); /* there is one */
-    else assert_non_null(strstr(err.message, "requires a GPU and ONNX Runtime cannot use it"));
+    if (engine_open(must, &gpu, &host.host, &m, &err) == 0)
+        engine_close(m); /* there is one */
+    else
+        assert_non_null(strstr(err.message, "requires a GPU and ONNX Runtime cannot use it"));
     const ModelSpec *may = repository_find(&repo, STR("linear"), STR("1"));
     assert_int_equal(engine_open(may, &gpu, &host.host, &m, &err), 0);
     engine_close(m);

@@ -64,8 +64,10 @@ static inline void onnx_value(Buf *graph, bool output, const char *name, int typ
         Str s = {p, n};
         uint64_t v;
         Buf dim = {0};
-        if (parse_u64(s, &v) == 0) pb_int(&dim, 1, v);
-        else if (!str_eqz(s, "?")) pb_bytes(&dim, 2, p, n);
+        if (parse_u64(s, &v) == 0)
+            pb_int(&dim, 1, v);
+        else if (!str_eqz(s, "?"))
+            pb_bytes(&dim, 2, p, n);
         pb_message(&shape, 1, dim);
         p += n + (p[n] == ',');
     }

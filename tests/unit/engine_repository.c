@@ -101,8 +101,9 @@ static void a_fault_is_told_and_spoils_no_other(void **state)
     put_text(dir, "zero/01/model.onnx", "");
     put_text(dir, "bare/1/weights", "");
     put_text(dir, "short/1/unet.onnx", "");
-    put_text(dir, "short/model.yaml", "engine: diffusion\ndiffusion: {tokens: 10, "
-                                      "latent: [4, 8, 8], image: [3, 32, 32]}\n");
+    put_text(dir, "short/model.yaml",
+             "engine: diffusion\ndiffusion: {tokens: 10, "
+             "latent: [4, 8, 8], image: [3, 32, 32]}\n");
     put_text(dir, "typo/1/model.onnx", "");
     put_text(dir, "typo/2/model.onnx", "");
     put_text(dir, "typo/model.yaml", "engine: onnx\ndescription: x\nmax_bach: 3\n");

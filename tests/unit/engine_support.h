@@ -184,11 +184,10 @@ UNUSED static void assert_failed(const EngineTask *t, EngineErrCode code, bool r
                                  const char *part)
 {
     assert_int_equal(t->state, ENGINE_TASK_FAILED);
-    if (t->error.code != code || t->error.retryable != retryable ||
-        !strstr(t->error.message, part))
+    if (t->error.code != code || t->error.retryable != retryable || !strstr(t->error.message, part))
         fail_msg("%s%s: %s (wanted %s: %s)", engine_error_code(t->error.code),
-                 t->error.retryable ? ", retryable" : "", t->error.message,
-                 engine_error_code(code), part);
+                 t->error.retryable ? ", retryable" : "", t->error.message, engine_error_code(code),
+                 part);
 }
 
 #endif

@@ -92,9 +92,17 @@ static void floats_read_back_the_same(void **state)
     static const struct {
         float v;
         const char *text;
-    } cases[] = {{0.1F, "0.1"},         {1, "1"},         {100, "100"},      {16777216, "16777216"},
-                 {1e-5F, "0.00001"},    {1e-7F, "1e-7"},  {-2.5F, "-2.5"},   {3.4028235e38F, NULL},
-                 {1.4e-45F, NULL},      {0.3F, "0.3"},    {123456.79F, "123456.79"}};
+    } cases[] = {{0.1F, "0.1"},
+                 {1, "1"},
+                 {100, "100"},
+                 {16777216, "16777216"},
+                 {1e-5F, "0.00001"},
+                 {1e-7F, "1e-7"},
+                 {-2.5F, "-2.5"},
+                 {3.4028235e38F, NULL},
+                 {1.4e-45F, NULL},
+                 {0.3F, "0.3"},
+                 {123456.79F, "123456.79"}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         buf_clear(&b);
         json_put_float(&b, cases[i].v);
@@ -149,7 +157,7 @@ static void says(const char *fields, const char *rest, const char *part)
     for (size_t i = 0; i < 2; i++) tensor_spec_done(&s[i]);
 }
 
-#define X "\"name\":\"x\",\"datatype\":\"FP32\","
+#define X    "\"name\":\"x\",\"datatype\":\"FP32\","
 #define GOOD X "\"shape\":[2,3],\"data\":[1,2,3,4,5,6]"
 
 static void a_wrong_request_is_told_what_the_model_takes(void **state)
@@ -186,11 +194,16 @@ static void a_wrong_request_is_told_what_the_model_takes(void **state)
     static const struct {
         ElementType type;
         const char *value, *part;
-    } cases[] = {{ELEMENT_UINT8, "256", "0 to 255"},   {ELEMENT_UINT8, "-1", "0 to 255"},
-                 {ELEMENT_UINT8, "1.0", "whole"},      {ELEMENT_INT8, "128", "-128 to 127"},
-                 {ELEMENT_UINT64, "-1", "2^64-1"},     {ELEMENT_INT64, "9223372036854775808", "2^"},
-                 {ELEMENT_BOOL, "2", "true or false"}, {ELEMENT_BYTES, "1", "a string"},
-                 {ELEMENT_FP16, "65520", "fits"},      {ELEMENT_BF16, "3.4e38", "fits"},
+    } cases[] = {{ELEMENT_UINT8, "256", "0 to 255"},
+                 {ELEMENT_UINT8, "-1", "0 to 255"},
+                 {ELEMENT_UINT8, "1.0", "whole"},
+                 {ELEMENT_INT8, "128", "-128 to 127"},
+                 {ELEMENT_UINT64, "-1", "2^64-1"},
+                 {ELEMENT_INT64, "9223372036854775808", "2^"},
+                 {ELEMENT_BOOL, "2", "true or false"},
+                 {ELEMENT_BYTES, "1", "a string"},
+                 {ELEMENT_FP16, "65520", "fits"},
+                 {ELEMENT_BF16, "3.4e38", "fits"},
                  {ELEMENT_BYTES, "\"a\\u0000b\"", "without a NUL"}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         Buf in = {0};
@@ -206,8 +219,8 @@ static void a_wrong_request_is_told_what_the_model_takes(void **state)
         if (!strstr(err.message, cases[i].part)) fail_msg("%s: %s", buf_z(&in), err.message);
         buf_done(&in);
     }
-    static const char *const whole[] = {"{}", "[]", "3", "{\"inputs\":{}}", "{\"inputs\":[]}",
-                                        "{\"inputs\":[1]}"};
+    static const char *const whole[] = {
+        "{}", "[]", "3", "{\"inputs\":{}}", "{\"inputs\":[]}", "{\"inputs\":[1]}"};
     for (size_t i = 0; i < ARRAY_LEN(whole); i++) {
         TensorRequest r;
         EngineError err;

@@ -113,10 +113,9 @@ static void writing(void **state)
     (void)state;
     Buf b = {0};
     json_put_str(&b, STR("a\"\\\n\t\x01\x7F\xC3\xA9\xFF\xF0\x9F\x98\x80\xED\xA0\x80"));
-    assert_string_equal(
-        buf_z(&b),
-        "\"a\\\"\\\\\\n\\t\\u0001\\u007f\xC3\xA9\xEF\xBF\xBD\xF0\x9F\x98\x80"
-        "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\"");
+    assert_string_equal(buf_z(&b),
+                        "\"a\\\"\\\\\\n\\t\\u0001\\u007f\xC3\xA9\xEF\xBF\xBD\xF0\x9F\x98\x80"
+                        "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\"");
     buf_clear(&b);
     json_put_u64(&b, UINT64_MAX);
     buf_putc(&b, ' ');
