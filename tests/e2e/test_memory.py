@@ -16,12 +16,12 @@ import json, os, sys
 size = int(START)
 if NEEDS_ROOM and not os.path.exists(ROOM):
     raise MemoryError("no room at all")
-held = [bytearray(b"x" * (size << 20))]
+held = [bytearray(b"x") * (size << 20)]  # once: no copy beside it for a moment
 print(json.dumps({"ready": True}), flush=True)
 for line in sys.stdin:
     m = json.loads(line)
     if m["op"] == "run":
-        held.append(bytearray(b"x" * ((m["input"] or {}).get("mib", 0) << 20)))
+        held.append(bytearray(b"x") * ((m["input"] or {}).get("mib", 0) << 20))
         print(json.dumps({"id": m["id"], "output": len(held)}), flush=True)
 '''
 
