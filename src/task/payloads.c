@@ -1,11 +1,14 @@
 #include "task/payloads.h"
 
+#include "base/pool.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SLOT_MIN     64         /* bytes; below it a pointer costs as much as what it saves */
 #define CLASSES_MAX  128        /* four a doubling: up to 64 << 31 bytes */
+#define POOLS        17         /* up to 1 KiB in memory; beyond it what malloc takes is small */
 #define SHRINK_BYTES (4 * MIB)  /* a file is cut when that much of its end is free */
 #define TAIL_BYTES   (64 * KIB) /* neighbours are written together */
 #define WINDOW_BYTES (32 * KIB) /* and read together, when they are asked for in turn */
@@ -29,6 +32,7 @@ struct Payloads {
     char folder[32];
     Buf read; /* the spilled payload asked for last */
     Class classes[CLASSES_MAX];
+    Pool pools[POOLS]; /* of the same classes: payloads in memory */
 };
 
 /* Class k holds up to SLOT_MIN * (4 + k % 4) / 4 << k / 4 bytes. */
@@ -50,6 +54,7 @@ Payloads *payloads_new(void)
 {
     Payloads *s = mem_new(sizeof *s);
     s->memory_max = UINT64_MAX;
+    for (unsigned k = 0; k < POOLS; k++) pool_init(&s->pools[k], class_size(k));
     return s;
 }
 
@@ -96,6 +101,7 @@ void payloads_free(Payloads *s)
         buf_done(&c->tail);
         buf_done(&c->window);
     }
+    for (unsigned k = 0; k < POOLS; k++) pool_done(&s->pools[k]);
     buf_done(&s->read);
     mem_free(s);
 }
@@ -184,7 +190,9 @@ void payloads_put(Payloads *s, Payload *p, Str bytes)
     if (s->disk && bytes.n > SLOT_MIN / 2 && s->memory_bytes + bytes.n > s->memory_max &&
         spill(s, p, bytes))
         return;
-    p->bytes = mem_dup(bytes.p, bytes.n);
+    unsigned k = class_of(bytes.n);
+    p->bytes = k < POOLS ? pool_take(&s->pools[k]) : mem_new(bytes.n);
+    memcpy(p->bytes, bytes.p, bytes.n);
     s->memory_bytes += bytes.n;
 }
 
@@ -241,8 +249,12 @@ void payloads_drop(Payloads *s, Payload *p)
         unsigned k = class_of(p->len);
         slot_give(&s->classes[k], p->slot, class_size(k));
     } else {
+        unsigned k = class_of(p->len);
         s->memory_bytes -= p->len;
-        mem_free(p->bytes);
+        if (k < POOLS)
+            pool_give(&s->pools[k], p->bytes);
+        else
+            mem_free(p->bytes);
     }
     p->bytes = NULL;
     p->spilled = false;

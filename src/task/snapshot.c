@@ -266,7 +266,7 @@ static void run(Pass *p, Task *t)
     bool has = t->run->last_seq != 0; /* any record since its submit */
     p_bool(p, &has);
     if (!has) return;
-    TaskRun *r = task_run(t);
+    TaskRun *r = task_run(p->c, t);
     p_near(p, &r->last_seq, t->created_seq);
     p_near(p, &r->settled_seq, t->created_seq);
     p_near_ns(p, &r->started_ns, t->created_ns);
