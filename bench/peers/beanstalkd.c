@@ -1,20 +1,19 @@
-/* beanstalkd: put, reserve (the lease is its time to run), delete. It keeps no results: a task comes
- * back when its delete was answered. Its protocol knows no batches; puts are written together. */
+/* beanstalkd: put, reserve (the lease is its time to run), delete. It keeps no results: a task
+ * comes back when its delete was answered. Its protocol knows no batches; puts are written
+ * together. */
 #include "drive.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void setup(void)
-{
-}
+static void setup(void) {}
 
 static void open_conn(Conn *c)
 {
     c->fd = drive_connect(drive.port);
-    put_fmt(&c->out, c->worker ? "watch q%u-%u\r\nignore default\r\n" : "use q%u-%u\r\n", drive.clients,
-            drive.batch);
+    put_fmt(&c->out, c->worker ? "watch q%u-%u\r\nignore default\r\n" : "use q%u-%u\r\n",
+            drive.clients, drive.batch);
     drive_send_all(c);
     for (int lines = c->worker ? 2 : 1; lines > 0;) {
         const char *nl = memchr(c->in.data + c->in_used, '\n', c->in.len - c->in_used);

@@ -1,8 +1,8 @@
 /* The load generator for the peers: a closed loop of clients and workers, and what it measures.
  *   drive --port N [--variant V] [--clients N] [--batch N] [--seconds S] [--warmup S] [--fill N]
- * Says "begin" and "end" around the measured time, so that who started it can read the server's CPU,
- * then one line of JSON. With --fill: puts so many tasks, says "filled", and waits for its stdin's
- * end. */
+ * Says "begin" and "end" around the measured time, so that who started it can read the server's
+ * CPU, then one line of JSON. With --fill: puts so many tasks, says "filled", and waits for its
+ * stdin's end. */
 #include "drive.h"
 
 #include <arpa/inet.h>
@@ -40,9 +40,9 @@ static int64_t queued; /* durable and not taken yet, as far as heard */
 
 static uint32_t *samples_us; /* of every batch that came back in the measured time */
 static uint32_t samples_len;
-static uint64_t tasks;      /* came back in the measured time */
-static uint64_t fill_left;  /* to put */
-static uint64_t fill_wait;  /* on their way */
+static uint64_t tasks;     /* came back in the measured time */
+static uint64_t fill_left; /* to put */
+static uint64_t fill_wait; /* on their way */
 static bool measuring;
 
 void drive_fail(const char *fmt, ...)
@@ -354,9 +354,9 @@ static void fill(uint64_t n)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"port", 1, 0, 'p'},    {"variant", 1, 0, 'v'}, {"clients", 1, 0, 'c'},
-        {"batch", 1, 0, 'b'},   {"seconds", 1, 0, 's'}, {"warmup", 1, 0, 'w'},
-        {"fill", 1, 0, 'f'},    {0, 0, 0, 0},
+        {"port", 1, 0, 'p'},  {"variant", 1, 0, 'v'}, {"clients", 1, 0, 'c'},
+        {"batch", 1, 0, 'b'}, {"seconds", 1, 0, 's'}, {"warmup", 1, 0, 'w'},
+        {"fill", 1, 0, 'f'},  {0, 0, 0, 0},
     };
     double seconds = 3, warmup_s = 1;
     uint64_t fill_tasks = 0;

@@ -1,11 +1,12 @@
 /* What the load generator and the peers' protocols share. One thread, one epoll, a connection a
  * client and a connection a worker; each peer is one file, linked with drive.c to one program.
  *
- * A round: a client puts a batch of tasks (of one, unbatched) and hears that they are durable; workers
- * take them under a lease, and acknowledge them with a result equal to the payload, as Headrace's
- * echo does; the client reads the results. It puts again when its whole batch came back. A peer
- * without results comes back when its worker has acknowledged: that is told within this process,
- * and costs the peer nothing. So is the wake-up of idle workers, for peers whose takes don't wait. */
+ * A round: a client puts a batch of tasks (of one, unbatched) and hears that they are durable;
+ * workers take them under a lease, and acknowledge them with a result equal to the payload, as
+ * Headrace's echo does; the client reads the results. It puts again when its whole batch came back.
+ * A peer without results comes back when its worker has acknowledged: that is told within this
+ * process, and costs the peer nothing. So is the wake-up of idle workers, for peers whose takes
+ * don't wait. */
 #ifndef PEERS_DRIVE_H
 #define PEERS_DRIVE_H
 

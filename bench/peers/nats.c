@@ -82,8 +82,7 @@ static void put(Conn *c)
 {
     char reply[32];
     snprintf(reply, sizeof reply, "c%u", c->index);
-    for (uint32_t i = 0; i < drive.batch; i++)
-        publish(c, "q", reply, drive_payload(c, i), PAYLOAD);
+    for (uint32_t i = 0; i < drive.batch; i++) publish(c, "q", reply, drive_payload(c, i), PAYLOAD);
 }
 
 static void take(Conn *w)

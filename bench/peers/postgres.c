@@ -1,5 +1,5 @@
 /* PostgreSQL as a queue: a table, a partial index, SKIP LOCKED. A client inserts; a worker's UPDATE
- * takes the oldest rows under a lease; the next one of its UPDATEs, which stores the results, goes with the
+ * takes the oldest rows under a lease; its next UPDATE, which stores the results, goes with the
  * next take in one transaction, so that both take one sync. The client then selects its results.
  * Nobody polls and nobody notifies: drive says when there is something, which costs PostgreSQL
  * nothing. Statements are prepared; by batches each is one statement for all its tasks. */
@@ -57,10 +57,11 @@ static PGconn *login(void)
 static void setup(void)
 {
     PGconn *pg = login();
-    PGresult *r = PQexec(pg, "SET client_min_messages = warning; DROP TABLE IF EXISTS tasks; "
-                             "CREATE TABLE tasks (id bigserial PRIMARY KEY, state int NOT NULL "
-                             "DEFAULT 0, lease_until timestamptz, payload text NOT NULL, result text);"
-                             "CREATE INDEX ready ON tasks (id) WHERE state = 0");
+    PGresult *r = PQexec(pg,
+                         "SET client_min_messages = warning; DROP TABLE IF EXISTS tasks; "
+                         "CREATE TABLE tasks (id bigserial PRIMARY KEY, state int NOT NULL "
+                         "DEFAULT 0, lease_until timestamptz, payload text NOT NULL, result text);"
+                         "CREATE INDEX ready ON tasks (id) WHERE state = 0");
     if (PQresultStatus(r) != PGRES_COMMAND_OK) drive_fail("PostgreSQL: %s", PQerrorMessage(pg));
     PQclear(r);
     PQfinish(pg);
@@ -146,8 +147,7 @@ static void inserted(Conn *c, PGresult *r)
 {
     Own *o = c->own;
     int n = PQntuples(r);
-    for (int i = 0; i < n; i++)
-        add(&o->ids, PQgetvalue(r, i, 0), (size_t)PQgetlength(r, i, 0));
+    for (int i = 0; i < n; i++) add(&o->ids, PQgetvalue(r, i, 0), (size_t)PQgetlength(r, i, 0));
     (void)whole(&o->ids);
     drive_acked(c, (uint32_t)n);
     if (!drive.fill) read_when_whole(c);
@@ -207,7 +207,8 @@ static void input(Conn *c)
 {
     Own *o = c->own;
     if (!PQconsumeInput(o->pg)) drive_fail("PostgreSQL: %s", PQerrorMessage(o->pg));
-    for (int nulls = 0; nulls < 2 && !PQisBusy(o->pg);) { /* one ends a statement, two the pipeline */
+    for (int nulls = 0;
+         nulls < 2 && !PQisBusy(o->pg);) { /* one ends a statement, two the pipeline */
         PGresult *r = PQgetResult(o->pg);
         nulls = r ? 0 : nulls + 1;
         ExecStatusType status = r ? PQresultStatus(r) : PGRES_COMMAND_OK;

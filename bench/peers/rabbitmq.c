@@ -1,8 +1,8 @@
 /* RabbitMQ: a durable queue, classic or quorum by --variant; persistent messages, publisher
- * confirms; consumers with a prefetch of one batch. librabbitmq greets and declares; the load itself
- * is written and read as frames of AMQP 0-9-1, since the library blocks. The server does not answer
- * an acknowledgement: a task comes back when it was sent. By batches a worker acknowledges with one
- * frame what came with one read. No results. */
+ * confirms; consumers with a prefetch of one batch. librabbitmq greets and declares; the load
+ * itself is written and read as frames of AMQP 0-9-1, since the library blocks. The server does not
+ * answer an acknowledgement: a task comes back when it was sent. By batches a worker acknowledges
+ * with one frame what came with one read. No results. */
 #include "drive.h"
 
 #include <amqp.h>

@@ -2,7 +2,7 @@
  *
  * list:   client RPUSH; worker BLMOVE into a list of its own (the lease), then SET result EX,
  *         PUBLISH to the client, DEL of its list, and the next BLMOVE in the same write. By
- *         batches: one RPUSH of all, and a script moves as many (LPOP n, RPUSH) in place of n BLMOVEs.
+ *         batches: one RPUSH of all, and a script that moves as many (LPOP n, RPUSH).
  * stream: client XADD; worker XREADGROUP COUNT n, then SET, PUBLISH, XACK and XDEL.
  * A result is a key with an expiry of its own, and published, so that no client has to ask. The AOF
  * is synced before any reply or message of the same pass of Redis' loop leaves. */
@@ -75,8 +75,7 @@ static void await_reply(Conn *c, char *ret, size_t cap)
 {
     drive_send_all(c);
     const char *end = NULL;
-    while (!c->in.len || !(end = reply_end(c->in.data, c->in.data + c->in.len)))
-        drive_read_more(c);
+    while (!c->in.len || !(end = reply_end(c->in.data, c->in.data + c->in.len))) drive_read_more(c);
     if (ret) snprintf(ret, cap, "%.*s", (int)(end - c->in.data), c->in.data);
     c->in.len = 0;
 }
@@ -122,8 +121,7 @@ static void put(Conn *c)
 {
     if (!stream) {
         put_fmt(&c->out, "*%u\r\n$5\r\nRPUSH\r\n$1\r\nq\r\n", drive.batch + 2);
-        for (uint32_t i = 0; i < drive.batch; i++)
-            put_arg(&c->out, drive_payload(c, i), PAYLOAD);
+        for (uint32_t i = 0; i < drive.batch; i++) put_arg(&c->out, drive_payload(c, i), PAYLOAD);
         return;
     }
     for (uint32_t i = 0; i < drive.batch; i++) {

@@ -192,8 +192,8 @@ class Postgres(Server):
 
     def start(self):
         as_user, data = self.as_user(), self.folder / "data"
-        p = subprocess.run([*as_user, self.bin("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8",
-                            "--locale=C"], capture_output=True, text=True, check=False, cwd=self.folder)
+        p = subprocess.run([*as_user, self.bin("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-N", "-E",
+                            "UTF8", "--locale=C"], capture_output=True, text=True, check=False, cwd=self.folder)
         if p.returncode:
             raise Unavailable(f"initdb failed: {p.stderr[-300:]}")
         settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "",

@@ -108,12 +108,13 @@ SYSTEMS = [
            "to ask", source="postgres", needs=("postgres",)),
     System("beanstalkd", "beanstalkd", servers.Beanstalkd, False,
            traits("no | no | no | yes | yes | by the worker | no | no | yes: time to run"),
-           "put; reserve; delete. It has no batches: 100 puts in one write", source="beanstalkd", needs=("beanstalkd",)),
+           "put; reserve; delete. It has no batches: 100 puts in one write", source="beanstalkd",
+           needs=("beanstalkd",)),
     System("nats", "NATS JetStream", servers.Nats, False,
            traits("no | no | advisories, not stored | no | after a failure | yes | by stream | 2 min of names | "
                   "yes: ack wait"),
-           "publish with the stream's answer; pull consumer; +NXT, which is not answered. Batches: 100 publishes in one "
-           "write, pulls of 100", source="nats", needs=("nats",)),
+           "publish with the stream's answer; pull consumer; +NXT, which is not answered. Batches: 100 publishes in "
+           "one write, pulls of 100", source="nats", needs=("nats",)),
     System("bullmq", "BullMQ", servers.Redis, True,
            traits("yes | no | yes | yes | yes | yes | no | a job's name | yes: a lock, renewed"),
            "`queue.add`, its event with the result; a worker with a concurrency of 64 (1 alone, 100 in batches). "
