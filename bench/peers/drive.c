@@ -1,8 +1,8 @@
 /* The load generator for the peers: a closed loop of clients and workers, and what it measures.
  *   drive --port N [--variant V] [--clients N] [--batch N] [--seconds S] [--warmup S] [--fill N]
  * Says "begin" and "end" around the measured time, so that who started it can read the server's
- * CPU, then one line of JSON. With --fill: puts so many tasks, says "filled", and waits for its
- * stdin's end. */
+ * CPU, then one line of JSON. With --fill: puts so many tasks, in thousands, says "filled", and
+ * waits for its stdin's end. */
 #include "drive.h"
 
 #include <arpa/inet.h>
@@ -198,7 +198,6 @@ static void put_batch(Conn *c)
 {
     if (drive.fill) {
         if (!fill_left) return;
-        drive.batch = fill_left < BATCH_MAX ? (uint32_t)fill_left : BATCH_MAX;
         fill_left -= drive.batch;
         fill_wait += drive.batch;
     }
@@ -341,7 +340,7 @@ static void measure(double warmup_s, double seconds)
 
 static void fill(uint64_t n)
 {
-    fill_left = n;
+    fill_left = n = (n + BATCH_MAX - 1) / BATCH_MAX * BATCH_MAX;
     int64_t begin = now_ns();
     for (uint32_t i = 0; i < drive.clients; i++) put_batch(&conns[i]);
     run_until(INT64_MAX);
@@ -375,6 +374,7 @@ int main(int argc, char **argv)
     if (!drive.port || !drive.clients || !drive.batch || drive.batch > BATCH_MAX)
         drive_fail("--port is needed, clients and batch from 1 on, batch to %d", BATCH_MAX);
     drive.fill = fill_tasks > 0;
+    if (drive.fill) drive.batch = BATCH_MAX;
     drive.workers = drive.fill ? 0 : drive.clients; /* a worker a client */
     conns_len = drive.clients + drive.workers;
     conns = calloc(conns_len, sizeof *conns);

@@ -212,10 +212,10 @@ def section(results):
         "(Headrace: RSS), after the queue was filled; for it alone Redis, PostgreSQL, beanstalkd and NATS were filled "
         "without syncing. Syncs are cache flushes of the whole disk, so other programs' too.", "",
         "### What each does not do", "", *trait_table(f), "",
-        "No peer has HTTP in its path; Headrace always has, and keeps each task's history besides. RabbitMQ and NATS "
-        "do not answer an acknowledgement, so that theirs costs no round trip; a classic queue of RabbitMQ may confirm a "
-        "message that was delivered and acknowledged before it was ever synced. \"By hand\": its users build it from what "
-        "it has.", "",
+        "No peer has HTTP in its path; Headrace always has, and keeps each task's history besides. RabbitMQ and "
+        "NATS do not answer an acknowledgement, so that theirs costs no round trip; a classic queue of RabbitMQ "
+        "may confirm a message that was delivered and acknowledged before it was ever synced. \"By hand\": its "
+        "users build it from what it has.", "",
         "### How", "", *how_table(f), "",
         "The generator is one thread of C on epoll with a connection a client and a worker; BullMQ, Celery and RQ are "
         "used from their own languages, with all clients in one process. All over TCP on loopback.", "",
@@ -224,16 +224,16 @@ def section(results):
 
 # ---- the plot ----
 
-NAMES, PANEL, GAP, ROW, BAR = 148, 172, 20, 30, 18
+NAMES, PANEL, LONGEST, GAP, ROW, BAR = 148, 180, 132, 14, 30, 18
 TOP, BOTTOM, PAD = 118, 44, 24
 INK, SOFT, RULE = "#1c2430", "#5b6675", "#e3e7ec"
 COLORS = {"ours": "#0f766e", "results": "#7c8aa0", "none": "#c3cbd6"}
 PANELS = [
-    ("1 client, 1 worker", "tasks a second", "one", "tasks_per_s", True),
-    ("64 clients, 64 workers", "tasks a second", "many", "tasks_per_s", True),
-    ("Batches of 100", "tasks a second", "batch", "tasks_per_s", True),
-    ("Server CPU, 64 and 64", "seconds a thousand tasks", "many", "server_cpu", False),
-    ("Memory", "MB, a million queued", "many", "memory", False),
+    ("1 client, 1 worker", "tasks/s", "one", "tasks_per_s", True),
+    ("64 clients, 64 workers", "tasks/s", "many", "tasks_per_s", True),
+    ("Batches of 100", "tasks/s", "batch", "tasks_per_s", True),
+    ("Server CPU, 64 and 64", "s a 1,000 tasks", "many", "server_cpu", False),
+    ("A million queued", "MB of memory", "many", "memory", False),
 ]
 
 
@@ -249,28 +249,19 @@ def text(x, y, words, size=12, color=INK, anchor="start", weight=400):
 
 
 def bar_of(x, y, values, scale_max, color, ours):
-    """A bar to the median, its spread as a line, its value at its end; torn when it would not fit."""
+    """A bar to the median, its spread as a line, its value behind; torn when it would not fit."""
     value = statistics.median(values)
-    torn = value > scale_max
-    width = max(min(value / scale_max, 1) * PANEL, 1.5)
+    width = max(min(value / scale_max, 1) * LONGEST, 1.5)
     out = [f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{BAR}" rx="2" fill="{color}"/>']
-    if torn:  # two white strokes
+    low, high = (x + min(v / scale_max, 1) * LONGEST for v in (min(values), max(values)))
+    if value > scale_max:  # two white strokes
         out += [f'<path d="M{x + width - 22 + 5 * i:.1f} {y + BAR + 2} l6 -{BAR + 4}" stroke="#fff" stroke-width="2"/>'
                 for i in (0, 1)]
-    label = short(value)
-    inside = width > PANEL - 8 - 7.2 * len(label)
-    if max(values) > min(values) and not torn:
-        low, high = (x + min(v / scale_max, 1) * PANEL for v in (min(values), max(values)))
-        middle = y + BAR - 3.5
-        out.append(f'<path d="M{low:.1f} {middle} H{high:.1f}" stroke="{INK}" stroke-width="1.4" opacity=".55"/>')
-        if not inside:
-            width = max(width, high - x)
-    if inside:
-        white = "#fff" if color != COLORS["none"] else INK
-        out.append(text(x + width - (30 if torn else 6), y + 13.5, label, 12, white, "end", 700 if ours else 400))
-    else:
-        out.append(text(x + width + 5, y + 13.5, label, 12, INK, "start", 700 if ours else 400))
-    return out
+    elif high - low > 1.5:
+        middle = y + BAR / 2
+        out.append(f'<path d="M{low:.1f} {middle - 3} v6 m0 -3 H{high:.1f} m0 -3 v6" fill="none" stroke="{INK}" '
+                   'stroke-width="1.2" opacity=".7"/>')
+    return [*out, text(max(x + width, high) + 6, y + 13.5, short(value), 12, INK, "start", 700 if ours else 400)]
 
 
 def scale_of(f, scenario, key, more):

@@ -45,7 +45,7 @@ class System:
     def fill(self, server, tasks):
         if self.source:
             return [str(CACHE / f"drive-{self.source}"), "--port", str(server.port), "--variant", self.variant,
-                    "--clients", "1", "--fill", str(tasks)]
+                    "--clients", "8", "--fill", str(tasks)]
         return [*self.script, str(server.port), "fill", str(tasks)]
 
     def start_workers(self, server, clients, batch):
