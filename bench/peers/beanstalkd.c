@@ -58,7 +58,6 @@ static bool answer(Conn *c)
         if ((size_t)(end - p) < used + len + 2) return false;
         c->own = (void *)(uintptr_t)drive_client_of(nl + 1);
         c->in_used += used + len + 2;
-        drive_taken(1);
         put_fmt(&c->out, "delete %llu\r\n", id);
         take(c);
     } else if (!strncmp(p, "DELETED", 7)) {

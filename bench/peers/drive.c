@@ -37,6 +37,7 @@ static uint32_t dirty_len;
 static Conn **idle;
 static uint32_t idle_len;
 static int64_t queued; /* durable and not taken yet, as far as heard */
+static int64_t asked;  /* workers that were not answered yet */
 
 static uint32_t *samples_us; /* of every batch that came back in the measured time */
 static uint32_t samples_len;
@@ -219,7 +220,7 @@ static void come_back(Conn *c)
 
 static void wake(void)
 {
-    int64_t n = (queued + drive.batch - 1) / drive.batch;
+    int64_t n = (queued + drive.batch - 1) / drive.batch - asked;
     for (; n > 0 && idle_len; n--) {
         Conn *w = idle[--idle_len];
         w->idle = false;
@@ -237,8 +238,14 @@ void drive_acked(Conn *c, uint32_t n)
     come_back(c);
 }
 
+void drive_asked(void)
+{
+    asked++;
+}
+
 void drive_taken(uint32_t n)
 {
+    asked--;
     queued -= n;
 }
 

@@ -81,7 +81,9 @@ uint32_t drive_client_of(const char *payload);
 
 /* n tasks of this client are durable. */
 void drive_acked(Conn *client, uint32_t n);
-/* A worker has n tasks: counts only. */
+/* With peer.wakes: a worker asks for tasks; it got n. Counts only, so that no more are woken than
+ * there are tasks nobody has asked for. */
+void drive_asked(void);
 void drive_taken(uint32_t n);
 /* A worker found nothing; drive wakes it. With peer.wakes. */
 void drive_idle(Conn *worker);

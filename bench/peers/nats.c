@@ -109,7 +109,6 @@ static void message(Conn *c, const char *head, const char *text, size_t n)
     if (n != PAYLOAD || sscanf(head, "MSG %*s %*s %255s", reply) != 1)
         drive_fail("NATS: %.*s", (int)(text - head), head);
     uint32_t client = drive_client_of(text);
-    drive_taken(1);
     bool last = --o->left == 0;
     int len = last ? snprintf(ack, sizeof ack, "+NXT {\"batch\":%u}", drive.batch)
                    : snprintf(ack, sizeof ack, "+ACK");

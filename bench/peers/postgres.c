@@ -130,6 +130,7 @@ static void take(Conn *w)
     snprintf(n, sizeof n, "%u", drive.batch);
     send(o, drive.batch > 1 ? "take" : "take1", n, NULL);
     sync_up(w);
+    drive_asked();
 }
 
 /* A client's batch is done by several workers; it reads when the last has committed. */
@@ -167,11 +168,11 @@ static void taken(Conn *w, PGresult *r)
 {
     Own *o = w->own;
     int n = PQntuples(r);
+    drive_taken((uint32_t)n);
     if (!n) {
         drive_idle(w);
         return;
     }
-    drive_taken((uint32_t)n);
     for (int i = 0; i < n; i++) {
         const char *payload = PQgetvalue(r, i, 1);
         o->owner[o->n++] = drive_client_of(payload);

@@ -171,7 +171,6 @@ static void acknowledge(Conn *w)
     put_u(&w->out, n > 1, 1); /* multiple */
     put_u(&w->out, FRAME_END, 1);
     drive_dirty(w);
-    drive_taken((uint32_t)n);
     for (size_t i = 0; i < n; i++) {
         uint32_t client;
         memcpy(&client, o->come.data + i * sizeof client, sizeof client);

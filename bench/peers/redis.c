@@ -144,6 +144,7 @@ static void take(Conn *w)
         snprintf(text, sizeof text, "BLMOVE q lease:%u LEFT RIGHT 0", w->index);
     put_command(&w->out, text);
     o->taking = true;
+    drive_asked();
     drive_dirty(w);
 }
 
@@ -169,7 +170,6 @@ static void publish(Conn *w, const char *const *payloads, uint32_t n)
 static void finish(Conn *w, const char *const *payloads, const char (*ids)[32], uint32_t n)
 {
     Own *o = w->own;
-    drive_taken(n);
     for (uint32_t i = 0; i < n; i++) {
         char key[64];
         snprintf(key, sizeof key, "result:%.28s", payloads[i]); /* the task's name */
@@ -211,6 +211,7 @@ static void taken(Conn *w, const char *p, const char *end)
             snprintf(ids[n], sizeof ids[n], "%.*s", (int)len, text);
         p = next;
     }
+    drive_taken(n);
     if (n) {
         finish(w, payloads, ids, n);
         take(w);
