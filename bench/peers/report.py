@@ -197,6 +197,7 @@ def section(results):
     n = results["rounds"]
     facts = results["machine"] | {
         "fdatasync of 4 KiB there, p50": f"{statistics.median(probes):.3f} ms ({min(probes):.3f}..{max(probes):.3f})",
+        "load average before each round": ", ".join(map(str, results.get("loads", []))),
         "command": f"`{results['command']}`, {results['took_s'] / 60:.0f} minutes"}
     return "\n".join([
         BEGIN, "## Beside the peers", "",

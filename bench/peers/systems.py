@@ -27,7 +27,12 @@ class System:
     needs: tuple = ()  # of bench/peers/install
     scenarios: tuple = tuple(SCENARIOS)
     fill_max: int = 10**9  # tasks in the queue from which its memory can be told; more would take too long
+    software: object = None  # on top of the server: its version
     workers: object = None  # starts worker processes: server, clients, batch
+
+    def version(self):
+        on = self.server.version()
+        return f"{self.software()} on {on}" if self.software else on
 
     @property
     def drive(self):
@@ -51,6 +56,17 @@ class System:
     def start_workers(self, server, clients, batch):
         """Those that are processes of their own."""
         return self.workers(server, clients, batch) if self.workers else []
+
+
+def packaged(package, title):
+    return lambda: f"{title} {servers.output('dpkg-query', '-W', '-f', '${Version}', package).split('-')[0]}"
+
+
+def bullmq_version():
+    pin = CACHE / "bullmq/pin"
+    if not pin.exists():
+        raise servers.Unavailable("BullMQ is not installed; see bench/peers/.cache/npm.log")
+    return "BullMQ " + pin.read_text().split()[0].split("@")[1]
 
 
 def bullmq_workers(server, clients, batch):
@@ -111,24 +127,25 @@ SYSTEMS = [
            "put; reserve; delete. It has no batches: 100 puts in one write", source="beanstalkd",
            needs=("beanstalkd",)),
     System("nats", "NATS JetStream", servers.Nats, False,
-           traits("no | no | advisories, not stored | no | after a failure | yes | by stream | 2 min of names | "
+           traits("no | no | advisories, not stored | no | after a failure | yes | by stream | by name, for 2 min | "
                   "yes: ack wait"),
            "publish with the stream's answer; pull consumer; +NXT, which is not answered. Batches: 100 publishes in "
            "one write, pulls of 100", source="nats", needs=("nats",)),
     System("bullmq", "BullMQ", servers.Redis, True,
-           traits("yes | no | yes | yes | yes | yes | no | a job's name | yes: a lock, renewed"),
+           traits("yes | no | yes | yes | yes | yes | no | by its id | yes: a lock, renewed"),
            "`queue.add`, its event with the result; a worker with a concurrency of 64 (1 alone, 100 in batches). "
            "Batches: `addBulk` of 100", script=("node", str(HERE / "bull.js")), needs=("bullmq",),
-           workers=bullmq_workers, fill_max=100000),
+           software=bullmq_version, workers=bullmq_workers, fill_max=100000),
     System("celery", "Celery", servers.Redis, True,
            traits("yes | no | not stored | emulated | in a worker's memory | yes | expires in the queue | no | "
                   "visibility time-out, 1 h"),
            "`delay` with acks_late, results in Redis; two worker processes (one for one client)",
            script=("/usr/bin/python3", str(HERE / "pythons.py"), "celery"), needs=("celery",),
-           scenarios=("one", "many"), workers=celery_workers, fill_max=20000),
+           scenarios=("one", "many"), software=packaged("python3-celery", "Celery"), workers=celery_workers,
+           fill_max=20000),
     System("rq", "RQ", servers.Redis, True,
            traits("yes | no | no | by queues | yes | yes | of one run | no | the worker's heartbeat"),
            "`enqueue`, the job's stream of results; two SimpleWorkers (one for one client)",
            script=("/usr/bin/python3", str(HERE / "pythons.py"), "rq"), needs=("rq",), scenarios=("one", "many"),
-           workers=rq_workers, fill_max=20000),
+           software=packaged("python3-rq", "RQ"), workers=rq_workers, fill_max=20000),
 ]
