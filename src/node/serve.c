@@ -56,6 +56,7 @@ typedef struct {
     int log_err; /* written by the log's thread before log_event */
     int signals;
     bool ready, durable_wanted;
+    bool told, tried_to_tell; /* the endpoint is written; it was tried */
     uint64_t started_ms, fold_after_ms;
     int status;
 } Server;
@@ -144,8 +145,10 @@ static void write_endpoint(Server *s)
     FILE *f = fopen(tmp, "w");
     bool ok = f && fprintf(f, "%s\n", gateway_address(s->gateway)) > 0;
     if (f && fclose(f)) ok = false;
-    if (!ok || rename(tmp, s->endpoint))
-        say_warn("cannot write %s: %s", s->endpoint, strerror(errno));
+    s->told = ok && rename(tmp, s->endpoint) == 0;
+    if (!s->told && !s->tried_to_tell)
+        say_warn("cannot write %s: %s; tried again until it works", s->endpoint, strerror(errno));
+    s->tried_to_tell = true;
 }
 
 static void look_if_ready(Server *s)
@@ -262,6 +265,7 @@ static void on_housekeeping(uv_timer_t *t)
     Server *s = t->data;
     look_if_ended(s);
     if (s->phase != SERVING) return;
+    if (s->ready && !s->told) write_endpoint(s);
     if (s->fold && fold_finished(s->fold)) {
         if (fold_end(s->fold)) s->fold_after_ms = uv_now(&s->loop) + FOLD_RETRY_MS;
         s->fold = NULL;
