@@ -169,7 +169,7 @@ class Life:
         said = self.server.log_text()[self.said:]
         if status == 0 or status in may_die:
             return
-        excuses = {1: (" error ",), -signal.SIGABRT: ("out of memory", "stopping")}.get(status, ())
+        excuses = {1: (" error ",), 2: ("cannot be read",), -signal.SIGABRT: ("out of memory", "stopping")}.get(status, ())
         if not any(e in said for e in excuses) or "broken invariant" in said:
             self.problem(f"it ended with {status} and said\n{said[-3000:]}")
 

@@ -4,7 +4,7 @@
  * unsynced.so: what fails never reaches them.
  *
  * Kinds are what the caller means: a read of a file is READ, of a socket RECV. Descriptors of other
- * things (event descriptors, terminals, pipes) are left alone: there is no weather in them. */
+ * things (event descriptors, terminals, pipes, what is said on stderr) are left alone. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -103,7 +103,7 @@ typedef enum { OTHER, REGULAR, SOCKET } Kind;
 static Kind kind_of(int fd)
 {
     struct stat st;
-    if (!nth || fstat(fd, &st)) return OTHER;
+    if (!nth || fd <= 2 || fstat(fd, &st)) return OTHER;
     return S_ISREG(st.st_mode) ? REGULAR : S_ISSOCK(st.st_mode) ? SOCKET : OTHER;
 }
 
