@@ -171,7 +171,7 @@ class Life:
             return
         excuses = {1: (" error ",), 2: ("cannot be read",), -signal.SIGABRT: ("out of memory", "stopping")}.get(status, ())
         if not any(e in said for e in excuses) or "broken invariant" in said:
-            self.problem(f"it ended with {status} and said\n{said[-3000:]}")
+            self.problem(f"it ended with {status} and said\n{said[-1200:]}")
 
     def judge_task(self, id, task):
         body, _ = self.tasks[id]
