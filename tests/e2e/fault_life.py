@@ -41,8 +41,8 @@ class Life:
 
     # -- with faults
 
-    def run(self, may_die=()):
-        """All of it. may_die: exit statuses that need no words (-9 where the fault is a kill)."""
+    def run(self, may_be_killed=False, may_abort=False):
+        """All of it. may_abort: where memory or threads are out the end may be an abort, with words."""
         with contextlib.suppress(Ended):
             for go in (self.first, self.second):
                 self.start()
@@ -51,7 +51,7 @@ class Life:
         if self.server.running:
             self.problem(f"it hangs:\n{self.server.log_tail()}")
             self.server.kill()
-        self.judge_end(self.server.process.returncode, may_die)
+        self.judge_end(self.server.process.returncode, may_be_killed, may_abort)
 
     def start(self):
         self.said = len(self.server.log_text())
@@ -165,12 +165,12 @@ class Life:
 
     # -- judgement
 
-    def judge_end(self, status, may_die):
+    def judge_end(self, status, may_be_killed, may_abort):
         said = self.server.log_text()[self.said:]
-        if status == 0 or status in may_die:
+        if status == 0 or (may_be_killed and status == -signal.SIGKILL):
             return
-        excuses = {1: (" error ",), 2: ("cannot be read",), -signal.SIGABRT: ("out of memory", "stopping")}.get(status, ())
-        if not any(e in said for e in excuses) or "broken invariant" in said:
+        excuses = {1: (" error ",), 2: ("cannot be read",), -signal.SIGABRT: ("stopping",) if may_abort else ()}
+        if not any(e in said for e in excuses.get(status, ())) or "broken invariant" in said:
             self.problem(f"it ended with {status} and said\n{said[-1200:]}")
 
     def judge_task(self, id, task):

@@ -60,7 +60,7 @@ def one(folder, call, how, n):
     nth.set(call, n, HOW[how] if how in HOW else getattr(errno, how), count)
     with Server(folder / "s", CONFIG, env=env) as server:
         life = Life(server, history=n % 3 != 0)
-        life.run(may_die=(-9,) if call == "disk" else ())
+        life.run(may_be_killed=call == "disk", may_abort=call in ("read", "memory", "mmap", "thread"))
         met = nth.get("failed") > 0
         for pid in server.ours:
             wait_for_end(pid)
