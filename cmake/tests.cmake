@@ -76,9 +76,14 @@ foreach(source IN LISTS bench_sources)
     hr_program(bench_${stem} bench ${source})
 endforeach()
 
-# Preloaded by the end-to-end tests, so none of our flags: a clock that steps, a disk that fails.
-add_library(e2e_weather MODULE tests/e2e/shim/weather.c)
-set_target_properties(e2e_weather PROPERTIES OUTPUT_NAME weather PREFIX ""
-    LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-target_compile_options(e2e_weather PRIVATE -Wall -Wextra -Wshadow -Wconversion)
-target_link_libraries(e2e_weather PRIVATE dep::libdl)
+# Preloaded by the end-to-end tests, so none of our flags: weather, the n-th call that fails, and
+# what a power cut undoes.
+file(GLOB shim_sources CONFIGURE_DEPENDS tests/e2e/shim/*.c)
+foreach(source IN LISTS shim_sources)
+    get_filename_component(stem ${source} NAME_WE)
+    add_library(e2e_${stem} MODULE ${source})
+    set_target_properties(e2e_${stem} PROPERTIES OUTPUT_NAME ${stem} PREFIX ""
+        LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+    target_compile_options(e2e_${stem} PRIVATE -Wall -Wextra -Wshadow -Wconversion)
+    target_link_libraries(e2e_${stem} PRIVATE dep::libdl)
+endforeach()

@@ -197,7 +197,8 @@ static int mem_size(DiskFile *f, uint64_t *ret)
 static int mem_read(DiskFile *f, uint64_t at, void *p, size_t n, size_t *ret_n)
 {
     const MemInode *i = file_of(f)->inode;
-    int err = meet(file_of(f)->disk, false);
+    MemDisk *d = file_of(f)->disk;
+    int err = d->sure_reads ? 0 : meet(d, false);
     if (err) return err;
     *ret_n = at >= i->seen_len ? 0 : MIN(n, i->seen_len - (size_t)at);
     if (*ret_n) memcpy(p, i->seen + at, *ret_n);

@@ -38,6 +38,7 @@ typedef struct {
     int fail_err;
     uint64_t die_at; /* from this operation on everything fails: the machine is gone; 0 = never */
     bool dead;
+    bool sure_reads;   /* reads of files always work, and are not counted */
     uint64_t capacity; /* bytes that all files may take; 0 = no limit */
     uint64_t syncs, writes;
 } MemDisk;

@@ -44,7 +44,7 @@ static Slab *slab_new(Pool *p)
     /* Twice as much, and what lies outside the alignment goes back. */
     uint8_t *at = mmap(NULL, 2 * SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                        -1, 0);
-    CHECK(at != MAP_FAILED);
+    if (at == MAP_FAILED) mem_failed(2 * SLAB_BYTES);
     size_t before = (size_t)(-(uintptr_t)at & (SLAB_BYTES - 1));
     if (before) munmap(at, before);
     munmap(at + before + SLAB_BYTES, SLAB_BYTES - before);

@@ -54,7 +54,7 @@ void check_failed(const char *cond, const char *file, int line)
     abort();
 }
 
-static _Noreturn void out_of_memory(size_t size)
+void mem_failed(size_t size)
 {
     fprintf(stderr, "headrace: out of memory (%zu bytes); stopping, nothing acknowledged is lost\n",
             size);
@@ -65,21 +65,21 @@ static _Noreturn void out_of_memory(size_t size)
 void *mem_new(size_t size)
 {
     void *p = calloc(1, size ? size : 1);
-    if (!p) out_of_memory(size);
+    if (!p) mem_failed(size);
     return p;
 }
 
 void *mem_grow(void *old, size_t size)
 {
     void *p = realloc(old, size ? size : 1);
-    if (!p) out_of_memory(size);
+    if (!p) mem_failed(size);
     return p;
 }
 
 void *mem_dup(const void *src, size_t len)
 {
     char *p = malloc(len + 1);
-    if (!p) out_of_memory(len);
+    if (!p) mem_failed(len);
     if (len) memcpy(p, src, len);
     p[len] = 0;
     return p;

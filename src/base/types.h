@@ -65,6 +65,7 @@ void *mem_new(size_t size) __attribute__((malloc, returns_nonnull));         /* 
 void *mem_grow(void *old, size_t size) __attribute__((returns_nonnull));     /* realloc */
 void *mem_dup(const void *src, size_t len) __attribute__((returns_nonnull)); /* copy, NUL added */
 void mem_free(void *p);                                                      /* accepts NULL */
+_Noreturn void mem_failed(size_t size); /* says that memory is out, and ends the process */
 
 /* Borrowed bytes, not NUL-terminated. */
 typedef struct {

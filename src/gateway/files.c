@@ -61,6 +61,14 @@ static int of_errno(void)
     return errno == ENOSPC || errno == EDQUOT ? ERR_NOSPC : errno == EROFS ? ERR_READONLY : ERR_IO;
 }
 
+static int sync_dir(const char *path)
+{
+    int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int err = dir < 0 || fsync(dir) ? of_errno() : 0;
+    if (dir >= 0) close(dir);
+    return err;
+}
+
 int files_publish(const Gateway *g, const char *id, int fd)
 {
     char from[600], to[600];
@@ -69,11 +77,7 @@ int files_publish(const Gateway *g, const char *id, int fd)
     int err = fdatasync(fd) ? of_errno() : 0;
     close(fd);
     if (!err && rename(from, to)) err = of_errno();
-    if (!err) {
-        int dir = open(g->files_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (dir < 0 || fsync(dir)) err = of_errno();
-        if (dir >= 0) close(dir);
-    }
+    if (!err) err = sync_dir(g->files_dir);
     if (err) {
         unlink(from);
         unlink(to);
@@ -145,6 +149,13 @@ int files_open(Gateway *g, Buf *why)
     files_tmp_path(g, "", path);
     if ((mkdir(g->files_dir, 0700) && errno != EEXIST) || (mkdir(path, 0700) && errno != EEXIST)) {
         buf_printf(why, "cannot make the folder %s: %s", path, strerror(errno));
+        return of_errno();
+    }
+    /* The folder's own name too: without it, what is synced in it goes with a power cut. */
+    char up[600];
+    files_path(g, "..", up);
+    if (sync_dir(up)) {
+        buf_printf(why, "cannot sync the folder above %s: %s", g->files_dir, strerror(errno));
         return of_errno();
     }
     each_name(path, remove_tmp, g);

@@ -278,6 +278,15 @@ static ReportAnswer telemetry(Fleet *f, Worker *w, const WorkerReport *r, Buf *d
     return REPORT_ACCEPTED;
 }
 
+/* A result may come before the look at what is due: with a busy loop, or a log without room. */
+static bool expire_first(Fleet *f, const WorkerReport *r)
+{
+    Shard *s = f->shard;
+    const Task *t = core_task(s->core, r->lease.task_no);
+    Decision refused;
+    return !t || !core_expire(t, shard_now_ns(s), &s->builder) || shard_commit(s, true, &refused);
+}
+
 ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *detail)
 {
     Shard *s = f->shard;
@@ -299,9 +308,9 @@ ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *d
                                       r->file_no, &s->builder),
                       detail);
     case REPORT_RESULT:
-        return result(f, w, r, detail);
+        return expire_first(f, r) ? result(f, w, r, detail) : REPORT_RETRY;
     case REPORT_ERROR:
-        return error(f, r, detail);
+        return expire_first(f, r) ? error(f, r, detail) : REPORT_RETRY;
     case REPORT_RELEASED:
         note_handed_back(f, r);
         return settle(f,

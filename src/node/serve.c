@@ -37,6 +37,7 @@ typedef struct {
     uv_check_t check;
     uv_timer_t wake, housekeeping, deadline;
     uv_async_t log_event;
+    uv_work_t threads;
     uv_signal_t sigterm, sigint;
     Disk *disk;
     Shard *shard;
@@ -56,6 +57,7 @@ typedef struct {
     int log_err; /* written by the log's thread before log_event */
     int signals;
     bool ready, durable_wanted;
+    bool told, tried_to_tell; /* the endpoint is written; it was tried */
     uint64_t started_ms, fold_after_ms;
     int status;
 } Server;
@@ -144,8 +146,10 @@ static void write_endpoint(Server *s)
     FILE *f = fopen(tmp, "w");
     bool ok = f && fprintf(f, "%s\n", gateway_address(s->gateway)) > 0;
     if (f && fclose(f)) ok = false;
-    if (!ok || rename(tmp, s->endpoint))
-        say_warn("cannot write %s: %s", s->endpoint, strerror(errno));
+    s->told = ok && rename(tmp, s->endpoint) == 0;
+    if (!s->told && !s->tried_to_tell)
+        say_warn("cannot write %s: %s; tried again until it works", s->endpoint, strerror(errno));
+    s->tried_to_tell = true;
 }
 
 static void look_if_ready(Server *s)
@@ -262,6 +266,7 @@ static void on_housekeeping(uv_timer_t *t)
     Server *s = t->data;
     look_if_ended(s);
     if (s->phase != SERVING) return;
+    if (s->ready && !s->told) write_endpoint(s);
     if (s->fold && fold_finished(s->fold)) {
         if (fold_end(s->fold)) s->fold_after_ms = uv_now(&s->loop) + FOLD_RETRY_MS;
         s->fold = NULL;
@@ -526,6 +531,21 @@ static void set_tenants(Server *s)
     }
 }
 
+/* libuv ends the process without a word when the system has no thread, lock or event for it. */
+static void on_abort(int number)
+{
+    static const char text[] = "headrace: stopping at once (abort): out of memory, threads or "
+                               "descriptors, unless said otherwise; nothing acknowledged is lost\n";
+    ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)ignored;
+    (void)number; /* abort() itself does the rest */
+}
+
+static void nothing(uv_work_t *w)
+{
+    (void)w;
+}
+
 int node_serve(const Config *config)
 {
     Server *s = mem_new(sizeof *s);
@@ -534,9 +554,16 @@ int node_serve(const Config *config)
     say_setup(config->log.level, config->log.format, "serve");
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is a full disk */
-    CHECK(uv_loop_init(&s->loop) == 0);
-    CHECK(uv_async_init(&s->loop, &s->log_event, on_log_event) == 0);
-    CHECK(uv_async_init(&s->loop, &s->history_event, on_history_event) == 0);
+    signal(SIGABRT, on_abort);
+    int uv = uv_loop_init(&s->loop);
+    if (!uv) uv = uv_async_init(&s->loop, &s->log_event, on_log_event);
+    if (!uv) uv = uv_async_init(&s->loop, &s->history_event, on_history_event);
+    /* libuv's threads now: with too few to be had, the first upload would be the end. */
+    if (!uv) uv = uv_queue_work(&s->loop, &s->threads, nothing, NULL);
+    if (uv) {
+        say_error("cannot start: no event loop: %s", uv_strerror(uv));
+        return 1;
+    }
     s->log_event.data = s;
     s->endpoint = path_in(config->data_dir, "endpoint");
     int err = open_shard(s, &why);

@@ -124,13 +124,18 @@ static void lease_over(Core *c, Task *t, int64_t now_ns, FrameBuilder *b)
     (void)d; /* a held slot answers "fenced" and is freed all the same */
 }
 
+bool core_expire(const Task *t, int64_t now_ns, FrameBuilder *b)
+{
+    if (task_state_terminal((TaskState)t->state) || !t->deadline_ns || t->deadline_ns > now_ns)
+        return false;
+    put_task(b, REC_EXPIRE, t->no);
+    return true;
+}
+
 static void task_due(Core *c, Task *t, int64_t now_ns, bool freeze_leases, FrameBuilder *b)
 {
     bool terminal = task_state_terminal((TaskState)t->state);
-    if (!terminal && t->deadline_ns && t->deadline_ns <= now_ns) {
-        put_task(b, REC_EXPIRE, t->no);
-        return;
-    }
+    if (core_expire(t, now_ns, b)) return;
     if (t->run->token) {
         CHECK(t->run->lease_until_ns <= now_ns);
         if (freeze_leases) {

@@ -372,6 +372,8 @@ bool core_progress(Core *c, uint64_t no, uint64_t token, uint32_t step, uint32_t
  * deadline, a lease's end or retention writes records. */
 bool core_due(Core *c, int64_t now_ns, bool freeze_leases, FrameBuilder *b);
 int64_t core_next_due_ns(const Core *c); /* INT64_MAX: nothing */
+/* Is its deadline over, and not on record yet? Before a report about it is decided. */
+bool core_expire(const Task *t, int64_t now_ns, FrameBuilder *b);
 
 Decision core_put_file(const Core *c, Str id, Str tenant, uint64_t size, const Sha256 *sha256,
                        Str name, Str content_type, uint64_t owner_task, int64_t now_ns,

@@ -15,6 +15,9 @@ saw it. Operations:
     {"op": "event",  "client": …, "start": …, "end": …, "id": …, "seq": 17, "status": …, "attempt": …,
      "stream": "…"}                          in the order in which they came, per stream
     {"op": "list",   "client": …, "start": …, "end": …, "tasks": [{…}, …]}   everything there is
+    {"op": "upload", "client": …, "start": …, "end": …, "id": …|null, "sha256": "…", "outcome": as a submit's}
+    {"op": "content", "client": …, "start": …, "end": …, "id": …, "status": 200, "sha256": "…"|null,
+     "task": …|null, "output": …}            a file that was read; task: whose output it is, with its JSON
     {"op": "fault",  "start": …, "end": …, "what": "…"}                      for the reader only
     {"op": "drained", "start": …, "end": …}  from here on nothing may be unfinished, and every task is
                                              read at least once
@@ -59,6 +62,11 @@ def _final(task):
     return json.dumps(kept, sort_keys=True)
 
 
+def _is_file(output):
+    """An output too large to stand in its task; _files looks at it."""
+    return isinstance(output, dict) and set(output) == {"$file", "content_type", "size"}
+
+
 class Checker:
     """Feed it operations, then ask for the violations."""
 
@@ -86,6 +94,7 @@ class Checker:
         self._times()
         self._charges()
         self._events()
+        self._files()
         self._drained()
         for invariant, n in sorted(self.counts.items()):
             if n > self.limit:
@@ -197,7 +206,8 @@ class Checker:
                 continue
             wanted = submits[0]
             for _, _, task, _ in ends:
-                if task["status"] == "succeeded" and task["output"] != wanted["input"]:
+                if task["status"] == "succeeded" and not _is_file(task["output"]) and \
+                        task["output"] != wanted["input"]:
                     self.bad(3, f"{id}: output {task['output']} of input {wanted['input']}")
                     break
                 if task["status"] != "succeeded" and task["output"] is not None:
@@ -296,6 +306,21 @@ class Checker:
             if ends and views and views[-1][2]["status"] in TERMINAL and views[-1][2]["status"] != ends[0]["status"]:
                 self.bad(3, f"{id}: {ends[0]['status']} in its events, {views[-1][2]['status']} when read")
 
+    def _files(self):
+        """15: what was uploaded, or is an output, can be read and is what it was."""
+        said = {o["id"]: o["sha256"] for o in self.operations if o["op"] == "upload" and o["outcome"] == "accepted"}
+        for o in self.operations:
+            if o["op"] != "content":
+                continue
+            want = said.setdefault(o["id"], o["sha256"])
+            if o["status"] != 200 or o["sha256"] != want:
+                self.bad(15, f"{o['id']} (of {o['task']}) gave {o['status']}, {o['sha256']} instead of {want}, to "
+                             f"{o['client']}")
+            elif o["task"]:
+                nonce = self.views[o["task"]][0][2]["metadata"].get("nonce")
+                if o["output"] != self.by_nonce[nonce][0]["input"]:
+                    self.bad(15, f"{o['id']}: the output of {o['task']} is not its input")
+
     def _drained(self):
         """1: accepted − terminal = ∅. 13: the list is what was accepted, and agrees with the reads."""
         marks = [o["end"] for o in self.operations if o["op"] == "drained"]
@@ -310,6 +335,10 @@ class Checker:
                 if task["status"] not in TERMINAL:
                     self.bad(1, f"{id} is {task['status']} for {client} after everything should have ended")
                     break
+        read = {o["id"] for o in self.operations if o["op"] == "content" and o["start"] >= mark}
+        for o in self.operations:
+            if o["op"] == "upload" and o["outcome"] == "accepted" and o["id"] not in read:
+                self.bad(15, f"{o['id']} was uploaded and never read again")
         lists = [o for o in self.operations if o["op"] == "list" and o["start"] >= mark]
         for o in lists:
             ids = [t["id"] for t in o["tasks"]]

@@ -76,6 +76,13 @@ def broken():
                                   read(2, task(status="running", deadline_at="2026-01-01T00:00:00.500Z"))]
     yield "back to queued", 14, [submit(1, task()), read(2, task(status="running"), "b"), read(3, task())]
     yield "out of its end", 14, [*h[:3], read(3.5, task(status="running"))]
+    up = {"op": "upload", "client": "a", "start": 1, "end": 1.1, "id": "file_1", "sha256": "aa", "outcome": "accepted"}
+    got = {"op": "content", "client": "a", "start": 7, "end": 7.1, "id": "file_1", "status": 200, "sha256": "aa",
+           "task": None, "output": None}
+    yield "another content", 15, [*h, up, got, got | {"sha256": "bb"}]
+    yield "a file that is gone", 15, [*h, up, got | {"status": 404, "sha256": None}]
+    yield "a file that nobody looked for", 15, [*h, up]
+    yield "a file that is not the output", 15, [*h, got | {"task": "task_1", "output": {"x": 2}}]
     yield "charged twice", 18, [*h, read(7, task(status="succeeded", metrics=task()["metrics"] | {"device_ms": 1800}))]
     yield "failed without cause", 21, [submit(1, task(), expect=["succeeded"]),
                                        read(2, task(status="failed", error={"code": "internal"}))]

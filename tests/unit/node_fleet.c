@@ -576,6 +576,27 @@ static void deadline_passes_within_a_turn(void **state)
     assert_int_equal(task(r, next)->state, TASK_RUNNING);
 }
 
+/* A result that comes after the deadline, but before anybody looked at what is due. */
+static void a_late_result_is_no_success(void **state)
+{
+    Rig *r = *state;
+    Hand h = hello(r, "w", NULL, NULL, 0);
+    uint64_t no[2];
+    WorkerHeld lease[2];
+    for (int i = 0; i < 2; i++) no[i] = submit_big(r, 9, SEC(1)).task_no;
+    turn(r, 0);
+    for (int i = 0; i < 2; i++) lease[i] = held(r, no[i]);
+    r->now_ns += SEC(1) - MS(1);
+    assert_int_equal(result(r, &h, lease[0]), REPORT_ACCEPTED);
+    assert_int_equal(task(r, no[0])->state, TASK_SUCCEEDED);
+    r->now_ns += MS(1);
+    (void)result(r, &h, lease[1]);
+    assert_int_equal(task(r, no[1])->state, TASK_EXPIRED);
+    assert_int_equal(task(r, no[1])->run->device_ns, MS(3)); /* what it took is charged */
+    turn(r, 0);
+    assert_int_equal(fleet_running(r->fleet), 0);
+}
+
 /* ---- a full disk ---- */
 
 static void fill_the_disk(Rig *r)
@@ -910,6 +931,7 @@ int main(void)
         TEST(canceled_task_frees_its_slot),
         TEST(tokens_fence),
         TEST(deadline_passes_within_a_turn),
+        TEST(a_late_result_is_no_success),
         TEST(full_disk_goes_on_with_what_there_is),
         TEST(leases_outlive_a_pause),
         TEST(leases_outlive_a_full_log),
