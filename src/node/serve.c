@@ -34,6 +34,7 @@ typedef enum { SERVING, FINISHING_TASKS, FINISHING_ANSWERS, ENDING } Phase;
 typedef struct {
     const Config *config;
     uv_loop_t loop;
+    Loop io; /* the same, as the gateway sees it */
     uv_check_t check;
     uv_timer_t wake, housekeeping, deadline;
     uv_async_t log_event;
@@ -496,7 +497,7 @@ static int open_gateway(Server *s, Buf *why)
                                   .ready_ctx = s};
     ports_fill(&s->ports, &s->ports_ctx);
     int err = worker_key(s, &o.worker_key);
-    if (!err) err = gateway_open(&s->loop, &o, &s->ports, &s->gateway, why);
+    if (!err) err = gateway_open(&s->io, &o, &s->ports, &s->gateway, why);
     mem_free(files);
     return err;
 }
@@ -535,6 +536,7 @@ int node_serve(const Config *config)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is a full disk */
     CHECK(uv_loop_init(&s->loop) == 0);
+    loop_uv_init(&s->io, &s->loop);
     CHECK(uv_async_init(&s->loop, &s->log_event, on_log_event) == 0);
     CHECK(uv_async_init(&s->loop, &s->history_event, on_history_event) == 0);
     s->log_event.data = s;
