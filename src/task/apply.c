@@ -146,7 +146,7 @@ static void task_add_files(Core *c, Task *t, const NumberList *l)
     for (uint32_t i = 0; i < l->len; i++) {
         uint64_t no = number_list_at(l, i);
         File *f = core_file(c, no);
-        if (f) f->refs++;
+        if (f && f->refs++ == 0) file_retime(c, f); /* it stays as long as a task refers to it */
         x->files[x->files_len++] = no;
     }
 }
