@@ -553,7 +553,9 @@ ModelEntry *model_entry(Core *c, Sym name, Sym version)
         if (c->models[i].name == name && c->models[i].version == version) return &c->models[i];
     c->models = mem_grow(c->models, (c->models_len + 1) * sizeof *c->models);
     ModelEntry *m = &c->models[c->models_len++];
-    *m = (ModelEntry){.name = name, .version = version};
+    *m = (ModelEntry){.name = name,
+                      .version = version,
+                      .paused = core_flag(c, STR("model_paused"), core_sym(c, name))};
     return m;
 }
 

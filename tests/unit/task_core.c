@@ -377,6 +377,24 @@ static void files_stay_with_their_tasks(void **ctx)
     world_done(&w);
 }
 
+static void a_pause_is_of_every_version(void **ctx)
+{
+    (void)ctx;
+    World w;
+    world_init(&w);
+    lead(&w);
+    core_put_model(w.core, STR("m"), STR("1"), &(Sha256){{1}}, STR("{}"), &w.b);
+    core_set_flag(w.core, STR("model_paused"), STR("m"), true, &w.b);
+    core_put_model(w.core, STR("m"), STR("2"), &(Sha256){{2}}, STR("{}"), &w.b);
+    commit(&w);
+    assert_true(core_model(w.core, STR("m"), STR("1"))->paused);
+    assert_true(core_model(w.core, STR("m"), STR("2"))->paused); /* it came later */
+    core_set_flag(w.core, STR("model_paused"), STR("m"), false, &w.b);
+    commit(&w);
+    assert_false(core_model(w.core, STR("m"), STR("2"))->paused);
+    world_done(&w);
+}
+
 static void ids_know_their_task(void **ctx)
 {
     (void)ctx;
@@ -614,6 +632,7 @@ int main(void)
         cmocka_unit_test(delays_and_deadlines),
         cmocka_unit_test(idempotency_keys),
         cmocka_unit_test(files_stay_with_their_tasks),
+        cmocka_unit_test(a_pause_is_of_every_version),
         cmocka_unit_test(ids_know_their_task),
         cmocka_unit_test(the_oldest_finished_leave_first),
         cmocka_unit_test(unknown_records_stop_the_reader),
