@@ -17,17 +17,16 @@ struct LoopTimer { /* embedded in its owner's struct; loop_timer_init first */
     Loop *loop;
     void (*fire)(LoopTimer *t);
     void (*closed)(LoopTimer *t);
-    uv_timer_t uv;      /* libuv's */
-    HeapNode node;      /* the simulator's */
-    uint64_t repeat_ms; /* likewise */
+    uv_timer_t uv; /* libuv's */
+    void *at;      /* the simulator's */
 };
 
 struct LoopWork {
     void (*run)(LoopWork *w);               /* may block */
     void (*after)(LoopWork *w, int status); /* on the loop's thread; status ≠ 0: it did not run */
     Loop *loop;
-    uv_work_t uv;  /* libuv's */
-    HeapNode node; /* the simulator's */
+    uv_work_t uv; /* libuv's */
+    void *at;     /* the simulator's */
 };
 
 typedef struct {

@@ -368,7 +368,8 @@ static int open_shard(Server *s, Buf *why)
                     out_file_leaving,
                     out_worker_line,
                     out_worker_kick,
-                    out_worker_kill};
+                    out_worker_kill,
+                    NULL};
     int64_t start = clock_real.boot_ns(&clock_real);
     err = shard_open(s->disk, &clock_real, &o, &out, &s->shard, why);
     if (!err) err = shard_claim(s->shard, why);

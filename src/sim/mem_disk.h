@@ -4,8 +4,8 @@
  * disk). Writes reach the first at once, the second sector by sector: at a sync all, at a crash any
  * subset. Names are alike: creations, renames and removals are durable at a sync of the folder; a
  * crash keeps any prefix of them. */
-#ifndef TESTS_MEM_DISK_H
-#define TESTS_MEM_DISK_H
+#ifndef SIM_MEM_DISK_H
+#define SIM_MEM_DISK_H
 
 #include "base/base.h"
 #include "io/disk.h"
@@ -22,7 +22,24 @@ typedef struct {
     MemInode *inode;
 } MemChange;
 
-typedef struct {
+typedef enum {
+    MEM_OPEN,
+    MEM_SIZE,
+    MEM_READ,
+    MEM_WRITE,
+    MEM_SYNC,
+    MEM_ALLOCATE,
+    MEM_TRUNCATE,
+    MEM_RENAME,
+    MEM_UNLINK,
+    MEM_MAKE_DIR,
+    MEM_SYNC_DIR,
+    MEM_LIST,
+    MEM_LOCK,
+    MEM_OPS
+} MemOp;
+
+typedef struct MemDisk {
     Disk base;
     Random random;
     MemName *names, *durable; /* what is seen; what a crash leaves */
@@ -40,6 +57,10 @@ typedef struct {
     bool dead;
     uint64_t capacity; /* bytes that all files may take; 0 = no limit */
     uint64_t syncs, writes;
+    /* Before each operation, or NULL: may take its time, and says which error is met. name: of the
+     * file or folder as it was opened; at, n: of reads, writes, room; p: what is written. */
+    int (*before)(void *ctx, MemOp op, const char *name, uint64_t at, const void *p, size_t n);
+    void *before_ctx;
 } MemDisk;
 
 typedef enum {
