@@ -53,26 +53,7 @@ int model_bad(const Model *m, Buf *why, int invariant, const char *fmt, ...)
     return invariant;
 }
 
-/* ---- rows and names ---- */
-
-void *rows_add(Rows *r, size_t size)
-{
-    if (r->len == r->cap) {
-        r->cap = r->cap ? 2 * r->cap : 64;
-        r->at = mem_grow(r->at, r->cap * size);
-    }
-    return memset((char *)r->at + size * r->len++, 0, size);
-}
-
-static void rows_copy(Rows *to, const Rows *from, size_t size)
-{
-    if (to->cap < from->len) {
-        to->cap = from->len;
-        to->at = mem_grow(to->at, to->cap * size);
-    }
-    to->len = from->len;
-    if (from->len) memcpy(to->at, from->at, from->len * size);
-}
+/* ---- names ---- */
 
 typedef struct {
     TableNode by_text;
@@ -93,7 +74,7 @@ Name model_name(Model *m, Str s)
 {
     Name found = model_name_find(m, s);
     if (found != UINT32_MAX) return found;
-    NameAt *at = rows_add(&m->names, sizeof *at);
+    NameAt *at = array_add(&m->names, sizeof *at);
     *at = (NameAt){m->name_text.len, s.n};
     buf_put_str(&m->name_text, s);
     NameNode *n = mem_new(sizeof *n);
@@ -117,7 +98,7 @@ static void state_copy(State *to, const State *from)
     *to = *from;
 #define COPY(rows, type)                                                                           \
     to->rows = kept.rows;                                                                          \
-    rows_copy(&to->rows, &from->rows, sizeof(type))
+    array_copy(&to->rows, &from->rows, sizeof(type))
     COPY(tasks, ModelTask);
     COPY(keys, ModelKey);
     COPY(files, ModelFile);
@@ -147,7 +128,7 @@ Model *model_new(const CoreLimits *limits)
     m->limits = *limits;
     m->now.at.next_seq = m->base.at.next_seq = 1;
     m->now.low = m->base.low = 1;
-    rows_add(&m->names, sizeof(NameAt)); /* 0: the empty text */
+    array_add(&m->names, sizeof(NameAt)); /* 0: the empty text */
     return m;
 }
 
@@ -252,7 +233,7 @@ static void base_to_durable(Model *m)
 
 int model_frame(Model *m, Str bytes, Buf *why)
 {
-    KeptFrame *k = rows_add(&m->kept, sizeof *k);
+    KeptFrame *k = array_add(&m->kept, sizeof *k);
     *k = (KeptFrame){.begin = m->bytes.len, .len = bytes.n};
     buf_put_str(&m->bytes, bytes);
     int broken = take_frame(m, bytes, why);

@@ -3,6 +3,7 @@
 #ifndef SIM_MODEL_INSIDE_H
 #define SIM_MODEL_INSIDE_H
 
+#include "sim/arrays.h"
 #include "sim/model.h"
 #include "task/record.h"
 
@@ -51,6 +52,7 @@ typedef struct {
     uint64_t size, owner_task;
     Sha256 sha256;
     int64_t created_ns, expires_ns;
+    uint32_t refs; /* tasks in memory that refer to it */
     bool here;
 } ModelFile;
 
@@ -71,17 +73,12 @@ typedef struct {
     int64_t device_ns;
 } ModelTenant;
 
-typedef struct { /* len and cap count elements; at is owned */
-    void *at;
-    size_t len, cap;
-} Rows;
-
 #define KEY_BUCKETS 4096
 
 typedef struct {
     LogPoint at; /* behind the last frame */
-    Rows tasks, keys, files, versions, flags, tenants, numbers;
-    Rows leased; /* numbers of the tasks with a live lease, in no order */
+    Array tasks, keys, files, versions, flags, tenants, numbers;
+    Array leased; /* numbers of the tasks with a live lease, in no order */
     uint32_t key_heads[KEY_BUCKETS];
     uint64_t low;                 /* every task with a smaller number has left memory */
     uint64_t counts[TASK_STATES]; /* in memory */
@@ -99,7 +96,7 @@ struct Model {
     CoreLimits limits;
     State now;  /* behind all frames */
     State base; /* at some durable place: restarts begin here */
-    Rows kept;  /* KeptFrame: those behind base */
+    Array kept;  /* KeptFrame: those behind base */
     Buf bytes;
     uint64_t durable_seq;
     uint64_t records[REC_TYPES];
@@ -107,16 +104,13 @@ struct Model {
     bool quiet; /* while it goes again over what was judged */
 
     Buf name_text; /* names: the texts, one behind another */
-    Rows names;    /* NameAt */
+    Array names;    /* NameAt */
     Table name_by_text;
 };
 
 typedef struct {
     size_t at, len;
 } NameAt;
-
-void *rows_add(Rows *r, size_t size); /* one more, zeroed */
-#define ROW(rows, type, i) (&((type *)(rows).at)[i])
 
 Name model_name(Model *m, Str s);
 Name model_name_find(const Model *m, Str s); /* UINT32_MAX: never seen */

@@ -34,10 +34,10 @@ static Digest128 text_digest(Str s)
 
 ModelTenant *model_tenant(Model *m, Name name)
 {
-    Rows *rows = &m->now.tenants;
+    Array *rows = &m->now.tenants;
     for (size_t i = 0; i < rows->len; i++)
         if (ROW(*rows, ModelTenant, i)->name == name) return ROW(*rows, ModelTenant, i);
-    ModelTenant *n = rows_add(rows, sizeof *n);
+    ModelTenant *n = array_add(rows, sizeof *n);
     n->name = name;
     return n;
 }
@@ -117,12 +117,30 @@ static void lease_over(Rule *r, ModelTask *t, int64_t device_ns, int64_t run_ns)
     r->s->leased.len--;
 }
 
-static void copy_files(Rule *r, const NumberList *l, uint32_t *ret_at, uint32_t *ret_len)
+/* The n-th of all files that a task refers to; 0 behind the end, and for one that came before. */
+static uint64_t task_file(const State *s, const ModelTask *t, uint32_t n)
 {
-    *ret_at = (uint32_t)r->s->numbers.len;
-    *ret_len = l->len;
+    uint64_t no = *ROW(s->numbers, uint64_t,
+                       n < t->in_len ? t->in_at + n : t->out_at + n - t->in_len);
+    for (uint32_t i = 0; i < n; i++)
+        if (*ROW(s->numbers, uint64_t, i < t->in_len ? t->in_at + i : t->out_at + i - t->in_len) ==
+            no)
+            return 0;
+    return no;
+}
+
+/* The files of an input, or of a result. */
+static void refer(Rule *r, ModelTask *t, const NumberList *l, bool input)
+{
+    State *s = r->s;
+    *(input ? &t->in_at : &t->out_at) = (uint32_t)s->numbers.len;
+    *(input ? &t->in_len : &t->out_len) = l->len;
     for (uint32_t i = 0; i < l->len; i++)
-        *(uint64_t *)rows_add(&r->s->numbers, sizeof(uint64_t)) = number_list_at(l, i);
+        *(uint64_t *)array_add(&s->numbers, sizeof(uint64_t)) = number_list_at(l, i);
+    for (uint32_t i = input ? 0 : t->in_len; i < t->in_len + t->out_len; i++) {
+        ModelFile *f = model_file(s, task_file(s, t, i));
+        if (f) f->refs++;
+    }
 }
 
 static int judge_payload(Rule *r, const PayloadRef *p, const char *what)
@@ -222,7 +240,7 @@ static ModelKey *live_key(const State *s, Digest128 key, Name tenant)
 
 static void add_key(Rule *r, const RecSubmit *c, Name tenant)
 {
-    ModelKey *k = rows_add(&r->s->keys, sizeof *k);
+    ModelKey *k = array_add(&r->s->keys, sizeof *k);
     uint32_t *head = &r->s->key_heads[c->key.lo % KEY_BUCKETS];
     *k = (ModelKey){c->key, c->body, c->no, tenant, r->now, *head, true};
     *head = (uint32_t)r->s->keys.len;
@@ -266,7 +284,7 @@ static int rule_submit(Rule *r)
     if (k)
         return BAD(7, "task %llu is accepted under the key of task %llu, %lld ns old", ULL(c->no),
                    ULL(k->no), (long long)(r->now - k->created_ns));
-    ModelTask *t = rows_add(&r->s->tasks, sizeof *t);
+    ModelTask *t = array_add(&r->s->tasks, sizeof *t);
     *t = (ModelTask){
         .created_seq = r->r->seq,
         .last_seq = r->r->seq,
@@ -287,7 +305,7 @@ static int rule_submit(Rule *r)
         .max_attempts = c->max_attempts,
         .here = true,
     };
-    copy_files(r, &c->files, &t->in_at, &t->in_len);
+    refer(r, t, &c->files, true);
     count(r, t, +1);
     model_tenant(r->m, tenant)->submitted++;
     if (c->has_key) add_key(r, c, tenant);
@@ -336,7 +354,7 @@ static int rule_lease(Rule *r)
     t->lease_until_ns = r->now + r->m->limits.lease_ns;
     t->holder_gone = false;
     t->leased_at = (uint32_t)r->s->leased.len;
-    *(uint64_t *)rows_add(&r->s->leased, sizeof(uint64_t)) = c->no;
+    *(uint64_t *)array_add(&r->s->leased, sizeof(uint64_t)) = c->no;
     event(r, t, EVENT_LEASED, 0);
     return 0;
 }
@@ -373,7 +391,7 @@ static int rule_finish(Rule *r)
     t->fail = c->fail;
     t->retryable = c->retryable;
     t->message = text_digest(c->message);
-    copy_files(r, &c->files, &t->out_at, &t->out_len);
+    refer(r, t, &c->files, false);
     lease_over(r, t, c->device_ns, c->run_ns);
     move(r, t, c->ok ? TASK_SUCCEEDED : TASK_FAILED);
     t->settled_seq = r->r->seq;
@@ -422,8 +440,8 @@ static int rule_requeue(Rule *r)
         return BAD(8, "task %llu is queued again by %s, burn %u, loss %u", r->no,
                    fail_name((FailCode)c->fail), c->burn, c->loss);
     if ((bad = judge_backoff(r, c, t->burned))) return bad;
-    if (r->m->judge_lease_ends && r->m->limits.lease_ns && c->fail == FAIL_WORKER_LOST &&
-        !t->holder_gone && r->now < t->lease_until_ns)
+    if (r->m->judge_lease_ends && !r->m->quiet && r->m->limits.lease_ns &&
+        c->fail == FAIL_WORKER_LOST && !t->holder_gone && r->now < t->lease_until_ns)
         return BAD(22, "task %llu lost its lease %lld ns before that ended, and its worker lives",
                    r->no, (long long)(t->lease_until_ns - r->now));
     if (c->fail == FAIL_MODEL_CRASHED) t->solo = true;
@@ -473,16 +491,23 @@ static int judge_settled(Rule *r)
                r->no, task_state_name((TaskState)r->t->state), ULL(r->t->token));
 }
 
-static void leave(Rule *r, ModelTask *t, uint64_t no)
+/* A worker's file lives with its task; one that nothing refers to goes by time. */
+static void let_go_files(Rule *r, ModelTask *t)
 {
+    for (uint32_t i = 0; i < t->in_len + t->out_len; i++) {
+        ModelFile *f = model_file(r->s, task_file(r->s, t, i));
+        if (f && f->here && --f->refs == 0 && f->owner_task) f->here = false;
+    }
+    t->in_len = t->out_len = 0;
+}
+
+static void leave(Rule *r, ModelTask *t)
+{
+    State *s = r->s;
     count(r, t, -1);
     t->here = false;
-    for (size_t i = 0; i < r->s->files.len;
-         i++) { /* files live and die with the task that made them */
-        ModelFile *f = ROW(r->s->files, ModelFile, i);
-        if (f->here && f->owner_task == no) f->here = false;
-    }
-    while (r->s->low <= r->s->tasks.len && !model_task(r->s, r->s->low)->here) r->s->low++;
+    let_go_files(r, t);
+    while (s->low <= s->tasks.len && !model_task(s, s->low)->here) s->low++;
 }
 
 static int rule_evict(Rule *r)
@@ -497,7 +522,7 @@ static int rule_evict(Rule *r)
     if (!over && (l->history || !full))
         return BAD(1, "task %llu leaves memory before its retention is over, with %llu finished",
                    r->no, ULL(finished));
-    leave(r, r->t, r->d.task.no);
+    leave(r, r->t);
     return 0;
 }
 
@@ -510,6 +535,7 @@ static int rule_forget(Rule *r)
                    task_state_name((TaskState)r->t->state));
     count(r, r->t, -1);
     r->t->forgotten = true;
+    let_go_files(r, r->t);
     count(r, r->t, +1);
     event(r, r->t, EVENT_FORGOTTEN, 0);
     return 0;
@@ -527,7 +553,7 @@ static int rule_history(Rule *r)
     r->s->history_seq = seq;
     for (uint64_t no = r->s->low; no <= r->s->tasks.len; no++) {
         ModelTask *t = model_task(r->s, no);
-        if (t->here && t->settled_seq && t->settled_seq <= seq) leave(r, t, no);
+        if (t->here && t->settled_seq && t->settled_seq <= seq) leave(r, t);
     }
     return 0;
 }
@@ -543,7 +569,7 @@ static int rule_file_put(Rule *r)
                    ULL(c->owner_task));
     if (!c->id.n || c->sha256.n != 32 || (c->expires_ns && c->expires_ns <= r->now))
         return BAD(15, "file %llu has no id, or is over at once", ULL(c->no));
-    ModelFile *f = rows_add(&r->s->files, sizeof *f);
+    ModelFile *f = array_add(&r->s->files, sizeof *f);
     *f = (ModelFile){.id = model_name(r->m, c->id),
                      .tenant = model_name(r->m, c->tenant),
                      .name = model_name(r->m, c->name),
@@ -594,7 +620,7 @@ static int rule_model(Rule *r)
         v = ROW(r->s->versions, ModelVersion, i);
         if (v->name != name || v->version != version) v = NULL;
     }
-    if (!v) v = rows_add(&r->s->versions, sizeof *v);
+    if (!v) v = array_add(&r->s->versions, sizeof *v);
     *v = (ModelVersion){.name = name, .version = version, .info = model_name(r->m, c->info)};
     if (c->digest.n == 32) memcpy(v->digest.b, c->digest.p, 32);
     return 0;
@@ -610,7 +636,7 @@ static int rule_flag(Rule *r)
         f->on = c->on;
         return 0;
     }
-    *(ModelFlag *)rows_add(&r->s->flags, sizeof(ModelFlag)) = (ModelFlag){kind, subject, c->on};
+    *(ModelFlag *)array_add(&r->s->flags, sizeof(ModelFlag)) = (ModelFlag){kind, subject, c->on};
     return 0;
 }
 
