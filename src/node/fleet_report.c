@@ -278,6 +278,15 @@ static ReportAnswer telemetry(Fleet *f, Worker *w, const WorkerReport *r, Buf *d
     return REPORT_ACCEPTED;
 }
 
+/* Its deadline is over, and only that the log had no room meanwhile keeps it off the record: time
+ * goes first, in the step that follows, and then the report is fenced. */
+static bool deadline_is_due(const Shard *s, const WorkerReport *r, int64_t now_ns)
+{
+    const Task *t = core_task(s->core, r->lease.task_no);
+    return t && t->state == TASK_RUNNING && t->run->token == r->lease.token && t->deadline_ns &&
+           t->deadline_ns <= now_ns;
+}
+
 ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *detail)
 {
     Shard *s = f->shard;
@@ -285,6 +294,8 @@ ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *d
     if (!w) return REPORT_INVALID;
     if (s->failed) return REPORT_RETRY;
     w->seen_ns = shard_now_ns(s);
+    if ((r->kind == REPORT_RESULT || r->kind == REPORT_ERROR) && deadline_is_due(s, r, w->seen_ns))
+        return REPORT_RETRY;
     switch (r->kind) {
     case REPORT_STARTED:
         return core_renew(s->core, r->lease.task_no, r->lease.token, w->seen_ns) ? REPORT_ACCEPTED
