@@ -61,6 +61,9 @@ typedef struct MemDisk {
      * file or folder as it was opened; at, n: of reads, writes, room; p: what is written. */
     int (*before)(void *ctx, MemOp op, const char *name, uint64_t at, const void *p, size_t n);
     void *before_ctx;
+    /* Files whose names begin so can be read whatever happens, or NULL: of a process that stops at
+     * once when it cannot read them. */
+    const char *spared;
 } MemDisk;
 
 typedef enum {

@@ -317,6 +317,7 @@ Node *node_new(World *w, const Plan *plan, Witness *witness, const char *name)
     n->disk = mem_disk_new(random_u64(&w->random));
     n->disk->before = before_op;
     n->disk->before_ctx = n;
+    n->disk->spared = "spill";
     n->log.fiber = fiber_new();
     n->fold.fiber = fiber_new();
     n->log.node = n->fold.node = n;

@@ -58,7 +58,7 @@ static void draw_people(Plan *p, Random *r)
     p->workers = (uint32_t)between(r, 1, 4);
     p->devices_max = (uint32_t)between(r, 1, 3);
     p->models = (uint32_t)between(r, 1, 3);
-    p->think_ns = (int64_t)ONE_OF(r, 20, 100, 500) * NS_PER_MS;
+    p->think_ns = (int64_t)ONE_OF(r, 60, 250, 1000) * NS_PER_MS;
     p->run_ns = (int64_t)ONE_OF(r, 10, 100, 800, 3000) * NS_PER_MS;
     p->batch_max = (uint32_t)ONE_OF(r, 1, 4, 16);
     p->input_bytes = (uint32_t)ONE_OF(r, 20, 200, 1500);
