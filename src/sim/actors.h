@@ -24,6 +24,7 @@ struct Sim {
     uint64_t nonces, keys, streams;
     bool healed; /* no faults any more */
     bool quiet;  /* clients submit nothing new */
+    Buf leased;  /* ids that a lease named for the first time, each TASK_ID_LEN + 1 bytes */
     uint64_t submits, reads, tasks, leases;
 };
 

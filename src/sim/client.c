@@ -42,7 +42,7 @@ struct Client {
     char cursor[40];
 
     bool all; /* reads all that was accepted */
-    size_t all_at;
+    size_t all_at, all_leased;
 };
 
 static void next(Client *c);
@@ -181,6 +181,14 @@ static void draw_submit(Client *c)
 
 /* ---- the other calls ---- */
 
+static void one_more(Client *c)
+{
+    if (judge_accepted(witness_judge(c->s->witness), c->all_at))
+        c->all_at++;
+    else
+        c->all_leased++;
+}
+
 static void read_done(Client *c, int err, const Reply *r)
 {
     Judge *j = witness_judge(c->s->witness);
@@ -192,12 +200,12 @@ static void read_done(Client *c, int err, const Reply *r)
         judge_read(j, &op, c->id, &v);
         world_say(c->w, "%s: read %s %s attempt %u", c->name, v.id, task_state_name(v.status),
                   v.attempt);
-        if (c->all) c->all_at++;
+        if (c->all) one_more(c);
     } else if (!err && (r->status == 404 || r->status == 410)) {
         JudgeOp op = op_of(c, OUT_REFUSED, problem_code(r));
         judge_read(j, &op, c->id, NULL);
         world_say(c->w, "%s: read %s: %d", c->name, c->id, r->status);
-        if (c->all) c->all_at++;
+        if (c->all) one_more(c);
     }
 }
 
@@ -340,9 +348,18 @@ static Doing draw_doing(Client *c)
     return DO_LIST;
 }
 
-static void read_all(Client *c)
+/* All that was accepted, then all that was leased: the answer to its submit may have been lost. */
+static const char *next_of_all(const Client *c)
 {
     const char *id = judge_accepted(witness_judge(c->s->witness), c->all_at);
+    if (id) return id;
+    size_t at = c->all_leased * (TASK_ID_LEN + 1);
+    return at < c->s->leased.len ? (const char *)c->s->leased.data + at : NULL;
+}
+
+static void read_all(Client *c)
+{
+    const char *id = next_of_all(c);
     if (!id) return;
     char target[120];
     c->doing = DO_READ_ALL;
@@ -474,7 +491,7 @@ void client_read_all(Client *c)
 
 bool client_has_read_all(const Client *c)
 {
-    return !c->call && !judge_accepted(witness_judge(c->s->witness), c->all_at);
+    return !c->call && !next_of_all(c);
 }
 
 Peer *client_peer(Client *c)

@@ -38,7 +38,8 @@ typedef struct { /* a line that waits for its answer */
     List link;
     uint64_t token;
     char id[40];
-    int kind; /* 0 result, 1 error, 2 released, 3 other */
+    int kind;   /* 0 result, 1 error, 2 released, 3 other */
+    bool final; /* an error that no retry mends */
     uint64_t output;
     int64_t device_ns;
     Buf line;
@@ -145,11 +146,13 @@ static void end_run(Hand *h, Run *r, End how, int64_t device_ns)
         world_happens(h->w, how == END_CRASH ? HAP_DEVICE_CRASHES : HAP_MODEL_ERRORS);
         line_error(&l->line, id, r->token, how == END_CRASH ? "model_crashed" : "model_error",
                    STR("it went wrong"), retry, device_ns, device_ns);
+        l->final = !retry;
     }
     if (lies(h)) { /* says it twice */
         Line *again = line_new(h, r, l->kind);
         again->device_ns = l->device_ns;
         again->output = l->output;
+        again->final = l->final;
         buf_put_str(&again->line, buf_str(&l->line));
         world_happens(h->w, HAP_WORKER_LIES);
     }
@@ -259,6 +262,7 @@ static void on_lease(Hand *h, LeaseBatch *b)
         r->device = b->device;
         r->of = witness_text(t->task.input);
         h->s->leases++;
+        if (r->attempt == 1) buf_put(&h->s->leased, r->id, TASK_ID_LEN + 1);
         witness_lease(h->s->witness, h->number, r->id, r->token, r->attempt, t->task.input,
                       durable);
         LIST_FOR (old, &h->runs, Run, link) { /* leased anew: drop the old one */
@@ -360,7 +364,7 @@ static void answered(Hand *h, Line *l, Str answer)
             list_push_back(&h->lines, &l->link);
             return;
         }
-        if (l->kind < 2) witness_answer(h->s->witness, h->number, l->id, l->token, word);
+        witness_answer(h->s->witness, h->number, l->id, l->token, word);
         Run *r = run_find(h, l->token);
         if (r && r->over) run_free(r);
     }
@@ -419,9 +423,10 @@ static void post(Hand *h)
         list_del(&l->link);
         list_push_back(&h->flight, &l->link);
         buf_put_str(&body, buf_str(&l->line));
-        if (l->kind < 2)
+        if (l->kind < 3)
             witness_result(h->s->witness, h->number, l->id, l->token, l->kind == 0, l->output,
                            l->device_ns);
+        if (l->final) witness_final(h->s->witness, l->id, l->token);
     }
     char target[120];
     snprintf(target, sizeof target, "/v1/worker/%s/reports", h->id);

@@ -257,6 +257,7 @@ void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
     for (uint32_t i = 0; i < s->plan.workers; i++) hand_free(s->hands[i]);
     mem_free(s->clients);
     mem_free(s->hands);
+    buf_done(&s->leased);
     node_free(s->node);
     witness_free(s->witness);
     world_free(w);

@@ -117,6 +117,11 @@ void witness_result(Witness *x, uint32_t worker, const char *id, uint64_t token,
     witness_look(x);
 }
 
+void witness_final(Witness *x, const char *id, uint64_t token)
+{
+    judge_error_final(x->judge, id, token);
+}
+
 void witness_answer(Witness *x, uint32_t worker, const char *id, uint64_t token, int answer)
 {
     static const JudgeAnswer words[] = {JUDGE_ACCEPTED, JUDGE_DUPLICATE, JUDGE_FENCED, JUDGE_OTHER};

@@ -34,6 +34,7 @@ void witness_lease(Witness *x, uint32_t worker, const char *id, uint64_t token, 
 uint64_t witness_text(Str json);
 void witness_result(Witness *x, uint32_t worker, const char *id, uint64_t token, bool ok,
                     uint64_t output, int64_t device_ns);
+void witness_final(Witness *x, const char *id, uint64_t token); /* it was an error without retry */
 /* 0 accepted, 1 duplicate, 2 fenced, 3 other */
 void witness_answer(Witness *x, uint32_t worker, const char *id, uint64_t token, int answer);
 
