@@ -114,11 +114,11 @@ void judge_claimed(Judge *j, uint64_t epoch, int64_t now);
 /* A worker read a lease line; input: judge_text of the input that came with it (files read). */
 void judge_lease_given(Judge *j, int64_t now, uint32_t worker, const char *id, uint64_t token,
                        uint32_t attempt, uint64_t input);
-/* A worker sent a result (ok), an error or a release; again each time it is sent. output: judge_text
- * of it. device_ns: what it says that it took, whatever the report. */
+/* A worker sent a result (ok), an error or a release; again each time it is sent. output:
+ * judge_text of it. device_ns: what it says that it took, whatever the report. */
 void judge_result_sent(Judge *j, int64_t now, uint32_t worker, const char *id, uint64_t token,
                        bool ok, uint64_t output, int64_t device_ns);
-/* The error that was sent for that lease is not retryable: the task must fail by it, when accepted. */
+/* The error that was sent for that lease is not retryable: accepted, it ends the task. */
 void judge_error_final(Judge *j, const char *id, uint64_t token);
 typedef enum { JUDGE_ACCEPTED, JUDGE_DUPLICATE, JUDGE_FENCED, JUDGE_OTHER } JudgeAnswer;
 void judge_result_answered(Judge *j, int64_t now, uint32_t worker, const char *id, uint64_t token,

@@ -96,8 +96,8 @@ static void end_of_leases(Judge *j)
         if (l->accepted && l->ok && n->ended && n->end.status != TASK_SUCCEEDED)
             judge_bad(j, 4, "a result of %s was accepted, yet it is %s", n->id,
                       task_state_name(n->end.status));
-        if (l->accepted && l->ok && n->ended && !n->end.brief && !n->end.data_removed &&
-            n->end.output != l->output)
+        if (l->accepted && l->ok && n->ended && n->end.status == TASK_SUCCEEDED && !n->end.brief &&
+            !n->end.data_removed && n->end.output != l->output)
             judge_bad(j, 3, "a result of %s was accepted, but its output is another", n->id);
         if (l->accepted && l->final && n->ended && n->end.status != TASK_FAILED)
             judge_bad(j, 8, "a final failure of %s was accepted, yet it is %s", n->id,
@@ -227,10 +227,10 @@ static void end_of_streams(Judge *j)
 
 void judge_finish(Judge *j)
 {
+    end_of_leases(j);
     for (size_t i = 0; i < j->seen.len; i++) {
         end_of_origin(j, ROW(j->seen, Seen, i));
         end_of_task(j, ROW(j->seen, Seen, i));
     }
-    end_of_leases(j);
     end_of_streams(j);
 }

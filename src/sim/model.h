@@ -3,8 +3,8 @@
  * compares itself with the core. Written from the design's documents and from task.h and record.h,
  * not from the core's code, so that it does not share its mistakes. Plain arrays, nothing clever.
  *
- * What is broken is told as the number of an invariant (1 to 25 of the design, invariant_text) and a
- * sentence in `why`. 0: nothing is. A model that told of one is of no further use.
+ * What is broken is told as the number of an invariant (1 to 25 of the design, invariant_text) and
+ * a sentence in `why`. 0: nothing is. A model that told of one is of no further use.
  *
  *     Model *m = model_new(&limits);
  *     shard appends a frame            broken = model_frame(m, bytes, &why)

@@ -96,7 +96,7 @@ struct Model {
     CoreLimits limits;
     State now;  /* behind all frames */
     State base; /* at some durable place: restarts begin here */
-    Array kept;  /* KeptFrame: those behind base */
+    Array kept; /* KeptFrame: those behind base */
     Buf bytes;
     uint64_t durable_seq;
     uint64_t records[REC_TYPES];
@@ -104,7 +104,7 @@ struct Model {
     bool quiet; /* while it goes again over what was judged */
 
     Buf name_text; /* names: the texts, one behind another */
-    Array names;    /* NameAt */
+    Array names;   /* NameAt */
     Table name_by_text;
 };
 

@@ -58,7 +58,7 @@ static void commit(World *w)
     apply_at(w, begin);
 }
 
-static void sync(World *w)
+static void durable(World *w)
 {
     w->durable_seq = w->at.next_seq - 1;
     w->durable_bytes = w->log.len;
@@ -94,7 +94,7 @@ static void claim(World *w)
     w->at.epoch++;
     w->at.holder = 99;
     commit(w);
-    sync(w);
+    durable(w);
     CoreObserver o = {w, on_changed, on_task, on_task, on_freed, on_void, on_task, on_file};
     core_observe(w->core, &o, w->now);
 }
@@ -297,7 +297,7 @@ static void one_step(World *w, Random *r)
             if (s && s->run->settled_seq <= w->durable_seq)
                 core_history(w->core, s->run->settled_seq, &w->b);
         } else {
-            sync(w);
+            durable(w);
         }
         break;
     default:
