@@ -11,6 +11,7 @@
 
 typedef struct {
     uv_loop_t loop;
+    Loop io;
     Gateway g;
     Core *core;
     LogPoint at;
@@ -147,7 +148,8 @@ static void bare_call(const char *path, const uint8_t *body, size_t n)
     Gateway *g = &bare.g;
     if (!g->loop) {
         CHECK(uv_loop_init(&bare.loop) == 0);
-        g->loop = &bare.loop;
+        loop_uv_init(&bare.io, &bare.loop);
+        g->loop = &bare.io;
         gateway_options_default(&g->o);
         g->keyless = true;
         g->p = (GatewayPorts){.core = p_core,
@@ -160,7 +162,7 @@ static void bare_call(const char *path, const uint8_t *body, size_t n)
                               .worker_known = p_known,
                               .worker_report = p_report};
         exchange_start_gateway(g);
-        CHECK(uv_timer_init(&bare.loop, &g->timer) == 0);
+        loop_timer_init(g->loop, &g->timer, NULL);
     }
     if (bare.runs++ % RUNS_A_CORE == 0) bare_fresh();
     HttpRequest r = {

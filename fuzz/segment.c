@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "mem_disk.h"
+#include "sim/mem_disk.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

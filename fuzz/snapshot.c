@@ -4,7 +4,7 @@
 
 #include "log/inside.h"
 
-#include "mem_disk.h"
+#include "sim/mem_disk.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #include "log/log.h"
-#include "mem_disk.h"
+#include "sim/mem_disk.h"
 
 extern char model_context[128]; /* "seed 3, crash at 17": said when something fails */
 

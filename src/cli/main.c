@@ -35,6 +35,7 @@ const Command *const commands[] = {
     &command_backup,
     &command_restore,
     &command_bench,
+    &command_sim,
     &command_key,
     &command_help,
     &command_version,

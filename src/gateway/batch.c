@@ -129,7 +129,7 @@ static void answer_some(Batch *b)
         Waiting w;
         memcpy(&w, b->queue.data + b->queue_at, sizeof w);
         Task *t = w.no ? core_task(core_of(g), w.no) : NULL;
-        uint64_t now = uv_now(g->loop);
+        uint64_t now = loop_now_ms(g->loop);
         if (t && !task_state_terminal((TaskState)t->state) && now < b->wait_until_ms &&
             !g->draining) {
             watch_task(b->x, t, WATCH_BATCH, (uint32_t)(b->wait_until_ms - now));
@@ -243,7 +243,7 @@ static bool try_line(Batch *b, Str line)
         }
         uint64_t no = 0;
         bool fine = submit_decide(x, &s, &t, &no, &repeat, &p);
-        uint64_t now_ms = uv_now(g->loop);
+        uint64_t now_ms = loop_now_ms(g->loop);
         if (!fine && p.code == CODE_LOG_STALLED &&
             (!b->stalled_ms || now_ms - b->stalled_ms < STALL_MAX_MS)) {
             if (!b->stalled_ms) b->stalled_ms = MAX(now_ms, 1);
@@ -396,7 +396,7 @@ void batch_post(Exchange *x)
     list_init(&b->later);
     b->minimal = query_prefer_minimal(x);
     b->waits = wait_s > 0;
-    b->wait_until_ms = wait_s ? uv_now(x->g->loop) + (uint64_t)wait_s * 1000 : 0;
+    b->wait_until_ms = wait_s ? loop_now_ms(x->g->loop) + (uint64_t)wait_s * 1000 : 0;
     b->x = x;
     x->state = b;
     x->drop = drop;

@@ -87,7 +87,7 @@ void exchange_header(Exchange *x, const char *name, const char *fmt, ...)
  * guesses its type. */
 static void put_common(Gateway *g, Buf *out)
 {
-    uint64_t now = uv_now(g->loop);
+    uint64_t now = loop_now_ms(g->loop);
     if (now >= g->common_until_ms) {
         time_t s = (time_t)(now_of(g) / NS_PER_S);
         struct tm tm;

@@ -24,7 +24,7 @@ struct Gone {
     List link;
     uint64_t seq;
     Gateway *g;
-    uv_fs_t fs;
+    LoopWork work;
     char id[32];
 };
 
@@ -240,11 +240,19 @@ void gateway_file_gone(Gateway *g, Str id)
     files_durable(g, g->p.durable_seq(g->p.ctx));
 }
 
-static void unlinked(uv_fs_t *fs)
+static void unlink_gone(LoopWork *w)
 {
-    Gone *gone = CONTAINER_OF(fs, Gone, fs);
+    const Gone *gone = CONTAINER_OF(w, Gone, work);
+    char path[600];
+    files_path(gone->g, gone->id, path);
+    unlink(path);
+}
+
+static void unlinked(LoopWork *w, int status)
+{
+    Gone *gone = CONTAINER_OF(w, Gone, work);
+    (void)status;
     gone->g->jobs--;
-    uv_fs_req_cleanup(fs);
     mem_free(gone);
 }
 
@@ -252,12 +260,10 @@ void files_durable(Gateway *g, uint64_t seq)
 {
     while (!g->files_held && !list_empty(&g->gone_files)) {
         Gone *gone = LIST_FIRST(&g->gone_files, Gone, link);
-        char path[600];
         if (gone->seq > seq) return;
         list_del(&gone->link);
-        files_path(g, gone->id, path);
         g->jobs++;
-        CHECK(uv_fs_unlink(g->loop, &gone->fs, path, unlinked) == 0);
+        loop_work(g->loop, &gone->work, unlink_gone, unlinked);
     }
 }
 
@@ -373,7 +379,7 @@ typedef struct {
     uint64_t at, left;
     Buf piece;
     bool busy;
-    uv_work_t work;
+    LoopWork work;
     int status;
     int64_t length;
     char type[128];
@@ -387,7 +393,7 @@ static void download_free(Download *d)
     mem_free(d);
 }
 
-static void read_work(uv_work_t *w)
+static void read_work(LoopWork *w)
 {
     Download *d = CONTAINER_OF(w, Download, work);
     if (d->fd < 0) {
@@ -413,13 +419,13 @@ static void read_work(uv_work_t *w)
     }
 }
 
-static void read_after(uv_work_t *w, int status);
+static void read_after(LoopWork *w, int status);
 
 static void read_more(Download *d)
 {
     d->busy = true;
     d->g->jobs++;
-    CHECK(uv_queue_work(d->g->loop, &d->work, read_work, read_after) == 0);
+    loop_work(d->g->loop, &d->work, read_work, read_after);
 }
 
 static void on_drained(Exchange *x)
@@ -435,7 +441,7 @@ static void drop(Exchange *x)
     if (!d->busy) download_free(d);
 }
 
-static void read_after(uv_work_t *w, int status)
+static void read_after(LoopWork *w, int status)
 {
     Download *d = CONTAINER_OF(w, Download, work);
     Exchange *x = d->x;

@@ -6,9 +6,8 @@
 #ifndef GATEWAY_GATEWAY_H
 #define GATEWAY_GATEWAY_H
 
-#include <uv.h>
-
 #include "base/base.h"
+#include "io/loop.h"
 #include "task/task.h"
 
 typedef struct Gateway Gateway;
@@ -222,7 +221,7 @@ void gateway_options_default(GatewayOptions *o);
 
 /* ---- life ---- */
 
-int gateway_open(uv_loop_t *loop, const GatewayOptions *o, const GatewayPorts *ports, Gateway **ret,
+int gateway_open(Loop *loop, const GatewayOptions *o, const GatewayPorts *ports, Gateway **ret,
                  Buf *why) HR_MUST_CHECK;
 const char *
 gateway_address(const Gateway *g); /* "http://127.0.0.1:8700", the bound one; borrowed */

@@ -152,7 +152,7 @@ typedef struct Conn Conn;
 typedef struct Gone Gone;
 
 struct Gateway {
-    uv_loop_t *loop;
+    Loop *loop;
     GatewayOptions o;
     GatewayKey *keys; /* owned copy; the worker's is the last */
     size_t keys_len;
@@ -182,7 +182,7 @@ struct Gateway {
     Table watch; /* Exchange.watch by task number */
     size_t watching;
     Heap timers; /* Exchange.timer */
-    uv_timer_t timer, sweep;
+    LoopTimer timer, sweep;
     uint64_t swept_ms; /* when on_sweep last ran (loop time) */
 
     Table streams;    /* WorkerStream by worker id */
@@ -336,7 +336,7 @@ struct BigInput {
     Sha256 sha256;
     uint64_t size;
     int err;
-    uv_work_t work;
+    LoopWork work;
     void (*done)(BigInput *b); /* s is ready, or err; runs only while x is there */
 };
 void submit_store_big(Exchange *x, Submit *s, BigInput *b);

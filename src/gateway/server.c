@@ -172,7 +172,7 @@ static void head_done(Conn *c)
     x->close = !r->keep_alive || !is_small(r); /* for a refusal; taken back below */
     c->receiving = x;
     c->head_ms = 0;
-    c->body_ms = uv_now(c->g->loop);
+    c->body_ms = loop_now_ms(c->g->loop);
     uint64_t body_max = 0;
     bool fine = route_head(x, &body_max);
     if (fine && r->length > body_max) {
@@ -256,7 +256,7 @@ static void parse(Conn *c, Str *in)
             break;
         case HTTP_MORE:
             if (!c->receiving && !http_between(&c->parser) && !c->head_ms)
-                c->head_ms = uv_now(c->g->loop);
+                c->head_ms = loop_now_ms(c->g->loop);
             break;
         }
     }
@@ -424,10 +424,15 @@ static void sweep_conn(Conn *c, uint64_t now)
     }
 }
 
-static void on_sweep(uv_timer_t *t)
+static void on_timer(LoopTimer *t)
+{
+    watch_due(CONTAINER_OF(t, Gateway, timer));
+}
+
+static void on_sweep(LoopTimer *t)
 {
     Gateway *g = CONTAINER_OF(t, Gateway, sweep);
-    uint64_t now = uv_now(g->loop), before = g->swept_ms;
+    uint64_t now = loop_now_ms(g->loop), before = g->swept_ms;
     g->swept_ms = now;
     /* We were held up (or asleep): what came meanwhile is not read yet, and nobody's silence. */
     if (now - MIN(now, before) > 3 * SWEEP_MS) return;
@@ -453,12 +458,17 @@ void gateway_options_default(GatewayOptions *o)
     };
 }
 
-static void on_handle_closed(uv_handle_t *h)
+static void timer_closed(LoopTimer *t)
 {
-    ((Gateway *)h->data)->handles--;
+    CONTAINER_OF(t, Gateway, timer)->handles--;
 }
 
-int gateway_open(uv_loop_t *loop, const GatewayOptions *o, const GatewayPorts *ports, Gateway **ret,
+static void sweep_closed(LoopTimer *t)
+{
+    CONTAINER_OF(t, Gateway, sweep)->handles--;
+}
+
+int gateway_open(Loop *loop, const GatewayOptions *o, const GatewayPorts *ports, Gateway **ret,
                  Buf *why)
 {
     CHECK(routes_len <= ROUTES_MAX);
@@ -505,18 +515,16 @@ int gateway_open(uv_loop_t *loop, const GatewayOptions *o, const GatewayPorts *p
         g->closing = true;
         if (g->listener) {
             tcp_close_all(g->listener);
-            while (!tcp_closed(g->listener)) uv_run(loop, UV_RUN_NOWAIT);
+            while (!tcp_closed(g->listener)) loop->ops->turn(loop);
         }
         gateway_free(g);
         return err;
     }
     snprintf(g->address, sizeof g->address, "http://%s", tcp_address(g->listener));
-    uv_timer_init(loop, &g->timer);
-    uv_timer_init(loop, &g->sweep);
-    g->timer.data = g->sweep.data = g;
+    loop_timer_init(loop, &g->timer, on_timer);
+    loop_timer_init(loop, &g->sweep, on_sweep);
     g->handles = 2;
-    uv_timer_start(&g->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
-    uv_unref((uv_handle_t *)&g->sweep);
+    loop_timer_start(&g->sweep, SWEEP_MS, SWEEP_MS);
     *ret = g;
     return 0;
 }
@@ -560,8 +568,8 @@ void gateway_close(Gateway *g)
     g->closing = true;
     g->draining = true;
     tcp_close_all(g->listener);
-    uv_close((uv_handle_t *)&g->timer, on_handle_closed);
-    uv_close((uv_handle_t *)&g->sweep, on_handle_closed);
+    loop_timer_close(&g->timer, timer_closed);
+    loop_timer_close(&g->sweep, sweep_closed);
 }
 
 void gateway_free(Gateway *g)

@@ -325,14 +325,14 @@ bool submit_decide(Exchange *x, Submit *s, Task **ret_task, uint64_t *ret_no, bo
 
 /* ---- large inputs ---- */
 
-static void big_work(uv_work_t *w)
+static void big_work(LoopWork *w)
 {
     BigInput *b = CONTAINER_OF(w, BigInput, work);
     sha256(b->s.input.p, b->s.input.n, &b->sha256);
     b->err = files_store(b->g, b->file_id, b->s.input);
 }
 
-static void big_after(uv_work_t *w, int status)
+static void big_after(LoopWork *w, int status)
 {
     BigInput *b = CONTAINER_OF(w, BigInput, work);
     b->g->jobs--;
@@ -367,7 +367,7 @@ void submit_store_big(Exchange *x, Submit *s, BigInput *b)
     b->s.version = moved_into(s->version, &b->copy);
     files_new_id(x->g, b->file_id);
     x->g->jobs++;
-    CHECK(uv_queue_work(x->g->loop, &b->work, big_work, big_after) == 0);
+    loop_work(x->g->loop, &b->work, big_work, big_after);
 }
 
 bool submit_big_decide(BigInput *b, Task **ret_task, uint64_t *ret_no, bool *ret_repeat,

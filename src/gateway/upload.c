@@ -33,14 +33,14 @@ typedef struct {
     Sha256Run *run;
     bool want_given;
     Sha256 want, got;
-    uv_work_t work;
+    LoopWork work;
 } Upload;
 
 static void pump(Upload *u);
 
 /* ---- jobs ---- */
 
-static void write_work(uv_work_t *w)
+static void write_work(LoopWork *w)
 {
     Upload *u = CONTAINER_OF(w, Upload, work);
     char path[600];
@@ -89,14 +89,14 @@ static void upload_free(Upload *u)
     mem_free(u);
 }
 
-static void write_after(uv_work_t *w, int status);
+static void write_after(LoopWork *w, int status);
 
 static void start_job(Upload *u)
 {
     u->busy = true;
     u->undo = !u->x;
     u->g->jobs++;
-    CHECK(uv_queue_work(u->g->loop, &u->work, write_work, write_after) == 0);
+    loop_work(u->g->loop, &u->work, write_work, write_after);
 }
 
 /* The exchange has gone or was refused: nothing of the upload stays. */
@@ -169,7 +169,7 @@ static void finish(Upload *u)
     exchange_reply_json(x, 201);
 }
 
-static void write_after(uv_work_t *w, int status)
+static void write_after(LoopWork *w, int status)
 {
     Upload *u = CONTAINER_OF(w, Upload, work);
     u->busy = false;

@@ -1,28 +1,23 @@
-/* Who waits for a task. One table by task number; one heap of times, with one libuv timer at its
+/* Who waits for a task. One table by task number; one heap of times, with one timer of the loop at its
  * head. */
 #include "gateway/internal.h"
-
-static void on_timer(uv_timer_t *t)
-{
-    watch_due(CONTAINER_OF(t, Gateway, timer));
-}
 
 static void arm(Gateway *g)
 {
     HeapNode *first = heap_min(&g->timers);
     if (!first || g->closing) {
-        uv_timer_stop(&g->timer);
+        loop_timer_stop(&g->timer);
         return;
     }
-    uint64_t now = uv_now(g->loop), due = (uint64_t)first->key;
-    uv_timer_start(&g->timer, on_timer, due > now ? due - now : 0, 0);
+    uint64_t now = loop_now_ms(g->loop), due = (uint64_t)first->key;
+    loop_timer_start(&g->timer, due > now ? due - now : 0, 0);
 }
 
 static void set_timer(Exchange *x, uint32_t timeout_ms)
 {
     Gateway *g = x->g;
     const HeapNode *before = heap_min(&g->timers);
-    heap_set(&g->timers, &x->timer, (int64_t)(uv_now(g->loop) + timeout_ms), 0);
+    heap_set(&g->timers, &x->timer, (int64_t)(loop_now_ms(g->loop) + timeout_ms), 0);
     if (heap_min(&g->timers) != before || before == &x->timer) arm(g);
 }
 
@@ -82,7 +77,7 @@ static void answer_now(Exchange *x)
 
 void watch_due(Gateway *g)
 {
-    int64_t now = (int64_t)uv_now(g->loop);
+    int64_t now = (int64_t)loop_now_ms(g->loop);
     for (HeapNode *n = heap_min(&g->timers); n && n->key <= now; n = heap_min(&g->timers)) {
         Exchange *x = CONTAINER_OF(n, Exchange, timer);
         if (x->watching == WATCH_EVENTS)

@@ -2,6 +2,7 @@
 #ifndef IO_CLOCK_H
 #define IO_CLOCK_H
 
+#include "base/random.h"
 #include "base/types.h"
 
 typedef struct Clock {
@@ -13,5 +14,7 @@ extern Clock clock_real;
 
 /* len bytes from the kernel's generator (getrandom): keys, holders, ids. */
 void random_secret(void *p, size_t len);
+/* For a simulation: from now on random_secret takes them from r (borrowed); NULL: the kernel's. */
+void random_secret_simulate(Random *r);
 
 #endif

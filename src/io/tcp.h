@@ -1,4 +1,4 @@
-/* tcp.h: a listener and its connections on libuv, with backpressure. One thread: the loop's.
+/* tcp.h: a listener and its connections, with backpressure. One thread: the loop's.
  *
  * What is put into a connection's `out` leaves at the end of the loop's turn in one write,
  * whatever the number of answers. What the kernel does not take at once is kept, and `drained`
@@ -6,16 +6,16 @@
 #ifndef IO_TCP_H
 #define IO_TCP_H
 
-#include <uv.h>
-
 #include "base/base.h"
+#include "io/loop.h"
 
 typedef struct TcpListener TcpListener;
 
 /* One connection; embedded in its owner's struct, zeroed by the owner. */
 typedef struct Tcp {
-    uv_tcp_t handle;
+    uv_tcp_t handle; /* libuv's */
     uv_write_t write;
+    void *at; /* the simulator's */
     TcpListener *listener;
     List link;         /* among the listener's connections */
     List dirty;        /* among those with something in out */
@@ -38,7 +38,7 @@ typedef struct {
 
 /* host_port: "127.0.0.1:8700", "[::1]:0", "localhost:0", ":8700" (every address). ERR_INVALID,
  * ERR_IO, ERR_EXISTS (in use), with the reason and the remedy in why. */
-int tcp_listen(uv_loop_t *loop, const char *host_port, const TcpOps *ops, TcpListener **ret,
+int tcp_listen(Loop *loop, const char *host_port, const TcpOps *ops, TcpListener **ret,
                Buf *why) HR_MUST_CHECK;
 const char *tcp_address(const TcpListener *l); /* "127.0.0.1:8700", the bound one */
 bool tcp_is_loopback(const TcpListener *l);

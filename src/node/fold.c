@@ -60,7 +60,6 @@ static int fold(Log *log, Disk *disk, const CoreLimits *limits, const atomic_boo
             log_snapshot_abandon(f.snapshot);
     }
     core_free(core);
-    malloc_trim(0); /* what a long backlog took goes back to the system */
     return err;
 }
 
@@ -75,6 +74,7 @@ static void *run(void *arg)
     (void)pthread_setname_np(pthread_self(), "hr-fold");
     Buf why = {0};
     f->err = fold(f->log, f->disk, &f->limits, &f->stop, &why);
+    malloc_trim(0); /* what a long backlog took goes back to the system */
     if (f->err && f->err != ERR_CANCELED)
         say_warn("no snapshot: %s%s%.*s; the log keeps its segments", err_text(f->err),
                  why.len ? ": " : "", STR_ARG(buf_str(&why)));

@@ -34,6 +34,7 @@ typedef enum { SERVING, FINISHING_TASKS, FINISHING_ANSWERS, ENDING } Phase;
 typedef struct {
     const Config *config;
     uv_loop_t loop;
+    Loop io; /* the same, as the gateway sees it */
     uv_check_t check;
     uv_timer_t wake, housekeeping, deadline;
     uv_async_t log_event;
@@ -372,7 +373,8 @@ static int open_shard(Server *s, Buf *why)
                     out_file_leaving,
                     out_worker_line,
                     out_worker_kick,
-                    out_worker_kill};
+                    out_worker_kill,
+                    NULL};
     int64_t start = clock_real.boot_ns(&clock_real);
     err = shard_open(s->disk, &clock_real, &o, &out, &s->shard, why);
     if (!err) err = shard_claim(s->shard, why);
@@ -501,7 +503,7 @@ static int open_gateway(Server *s, Buf *why)
                                   .ready_ctx = s};
     ports_fill(&s->ports, &s->ports_ctx);
     int err = worker_key(s, &o.worker_key);
-    if (!err) err = gateway_open(&s->loop, &o, &s->ports, &s->gateway, why);
+    if (!err) err = gateway_open(&s->io, &o, &s->ports, &s->gateway, why);
     mem_free(files);
     return err;
 }
@@ -564,6 +566,7 @@ int node_serve(const Config *config)
         say_error("cannot start: no event loop: %s", uv_strerror(uv));
         return 1;
     }
+    loop_uv_init(&s->io, &s->loop);
     s->log_event.data = s;
     s->endpoint = path_in(config->data_dir, "endpoint");
     int err = open_shard(s, &why);

@@ -294,6 +294,7 @@ bool shard_commit(Shard *s, bool reserved, Decision *d)
     s->dirty = true;
     if (!s->unsynced_since_ns) s->unsynced_since_ns = now;
     if (!s->open_since_ns) s->open_since_ns = now;
+    if (s->out.appended) s->out.appended(s->out.ctx, buf_str(&s->frame));
     Frame f;
     size_t len;
     uint64_t misfits = core_misfits(s->core);

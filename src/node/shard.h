@@ -31,6 +31,8 @@ typedef struct {
     void (*worker_kill)(
         void *ctx, Str worker_name,
         int64_t pid); /* it does not let go of a task: end its process if it is ours */
+    /* For a witness (the simulator): the log took this frame, which is applied next. NULL: none. */
+    void (*appended)(void *ctx, Str frame);
 } ShardOut;
 
 typedef struct {

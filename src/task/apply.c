@@ -146,7 +146,7 @@ static void task_add_files(Core *c, Task *t, const NumberList *l)
     for (uint32_t i = 0; i < l->len; i++) {
         uint64_t no = number_list_at(l, i);
         File *f = core_file(c, no);
-        if (f) f->refs++;
+        if (f && f->refs++ == 0) file_retime(c, f); /* it stays as long as a task refers to it */
         x->files[x->files_len++] = no;
     }
 }
@@ -553,7 +553,9 @@ ModelEntry *model_entry(Core *c, Sym name, Sym version)
         if (c->models[i].name == name && c->models[i].version == version) return &c->models[i];
     c->models = mem_grow(c->models, (c->models_len + 1) * sizeof *c->models);
     ModelEntry *m = &c->models[c->models_len++];
-    *m = (ModelEntry){.name = name, .version = version};
+    *m = (ModelEntry){.name = name,
+                      .version = version,
+                      .paused = core_flag(c, STR("model_paused"), core_sym(c, name))};
     return m;
 }
 

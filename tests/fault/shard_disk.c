@@ -89,7 +89,7 @@ static Rig *rig_new(uint64_t seed, bool spills)
     r->clock = (Clock){clock_now, clock_now};
     r->now_ns = INT64_C(1795000000) * NS_PER_S;
     r->disk = mem_disk_new(seed);
-    r->disk->sure_reads = spills;
+    r->disk->spared = spills ? "" : NULL;
     r->seed = seed;
     r->spills = spills;
     return r;
@@ -180,7 +180,7 @@ static int start(Rig *r)
     ShardOptions o = {.ping_s = 5, .seed = ++r->lives, .address = "test", .segment_bytes = SEGMENT};
     core_limits_default(&o.limits);
     o.limits.payload_memory_max = r->spills ? 100 : UINT64_MAX;
-    ShardOut out = {r, on_changed, on_task, on_task, on_file, on_line, on_kick, on_kill};
+    ShardOut out = {r, on_changed, on_task, on_task, on_file, on_line, on_kick, on_kill, NULL};
     Buf why = {0};
     r->now_ns += NS_PER_S;
     int err = shard_open(&r->disk->base, &r->clock, &o, &out, &r->shard, &why);
@@ -342,7 +342,7 @@ static void finish(Rig *r)
 
     ShardOptions o = {.seed = 1, .address = "test", .segment_bytes = SEGMENT};
     core_limits_default(&o.limits);
-    ShardOut out = {r, on_changed, on_task, on_task, on_file, on_line, on_kick, on_kill};
+    ShardOut out = {r, on_changed, on_task, on_task, on_file, on_line, on_kick, on_kill, NULL};
     Buf why = {0};
     MUST(shard_open(&r->disk->base, &r->clock, &o, &out, &r->shard, &why) == 0);
     MUST(core_hash(shard_core(r->shard)) == hash);

@@ -285,25 +285,25 @@ static void listens_where_it_may(void **state)
     Gateway *g = NULL;
     GatewayOptions o = r->o;
     o.listen = "0.0.0.0:0";
-    assert_int_equal(gateway_open(&r->loop, &o, &r->ports, &g, &why), ERR_PERMISSION);
+    assert_int_equal(gateway_open(&r->io, &o, &r->ports, &g, &why), ERR_PERMISSION);
     ASSERT_HAS(buf_z(&why), "no API key is configured");
     GatewayKey key = {.tenant = "t", .scopes = SCOPE_READ};
     o.keys = &key;
     o.keys_len = 1;
     buf_clear(&why);
-    assert_int_equal(gateway_open(&r->loop, &o, &r->ports, &g, &why), ERR_PERMISSION);
+    assert_int_equal(gateway_open(&r->io, &o, &r->ports, &g, &why), ERR_PERMISSION);
     ASSERT_HAS(buf_z(&why), "plain HTTP");
     char taken[40];
     snprintf(taken, sizeof taken, "127.0.0.1:%d", r->port);
     o.listen = taken;
     buf_clear(&why);
-    assert_int_equal(gateway_open(&r->loop, &o, &r->ports, &g, &why), ERR_EXISTS);
+    assert_int_equal(gateway_open(&r->io, &o, &r->ports, &g, &why), ERR_EXISTS);
     ASSERT_HAS(buf_z(&why), "another program uses this port");
     static const char *const bad[] = {"localhost", "1.2.3.4:99999", "::", "127.0.0.1:x",
                                       "256.1.1.1:1"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         o.listen = bad[i];
-        assert_true(gateway_open(&r->loop, &o, &r->ports, &g, &why) < 0);
+        assert_true(gateway_open(&r->io, &o, &r->ports, &g, &why) < 0);
     }
     assert_null(g);
     buf_done(&why);

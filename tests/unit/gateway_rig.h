@@ -24,6 +24,7 @@
 
 typedef struct {
     uv_loop_t loop;
+    Loop io;
     Gateway *g;
     GatewayOptions o;
     GatewayPorts ports;
@@ -317,6 +318,7 @@ static inline void rig_open(Rig *r)
     assert_non_null(mkdtemp(r->dir));
     r->o.files_dir = r->dir;
     assert_int_equal(uv_loop_init(&r->loop), 0);
+    loop_uv_init(&r->io, &r->loop);
     CoreLimits limits;
     core_limits_default(&limits);
     r->core = core_new(&limits, 1);
@@ -333,7 +335,7 @@ static inline void rig_open(Rig *r)
     rig_commit(r, core_put_model(r->core, STR("echo"), STR("2"), &digest, STR("{}"), &r->b));
     r->durable = rig_last(r);
     Buf why = {0};
-    if (gateway_open(&r->loop, &r->o, &r->ports, &r->g, &why)) fail_msg("%s", buf_z(&why));
+    if (gateway_open(&r->io, &r->o, &r->ports, &r->g, &why)) fail_msg("%s", buf_z(&why));
     buf_done(&why);
     r->port = atoi(strrchr(gateway_address(r->g), ':') + 1);
 }

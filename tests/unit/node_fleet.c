@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "mem_disk.h"
+#include "sim/mem_disk.h"
 #include "node/fleet.h"
 
 #define MS(n)  ((int64_t)(n)*NS_PER_MS)
@@ -100,7 +100,7 @@ static void start(Rig *r)
     ShardOptions o = {.ping_s = 5, .seed = ++r->lives, .address = "test"};
     core_limits_default(&o.limits);
     o.limits.payload_memory_max = 100; /* nearly all are spilled */
-    ShardOut out = {r, on_changed, on_task, on_task, on_file, on_line, on_kick, on_kill};
+    ShardOut out = {r, on_changed, on_task, on_task, on_file, on_line, on_kick, on_kill, NULL};
     Buf why = {0};
     assert_int_equal(shard_open(&r->disk->base, &r->clock, &o, &out, &r->shard, &why), 0);
     assert_int_equal(shard_claim(r->shard, &why), 0);

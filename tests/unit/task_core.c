@@ -341,6 +341,60 @@ static void idempotency_keys(void **ctx)
     world_done(&w);
 }
 
+/* A file's time runs only while no task refers to it: neither a client's nor a worker's goes from
+ * under a task that has it. */
+static void files_stay_with_their_tasks(void **ctx)
+{
+    (void)ctx;
+    World w;
+    world_init(&w);
+    w.limits.file_ttl_s = 100;
+    core_free(w.core);
+    w.core = core_new(&w.limits, 7);
+    lead(&w);
+    const Sha256 sha = {{1}};
+    core_put_file(w.core, STR("file_a"), STR("default"), 5, &sha, STR(""), STR(""), 0, w.now, &w.b);
+    commit(&w);
+    uint64_t input = core_file_find(w.core, STR("file_a"), STR(""))->no;
+    uint64_t no = submit_with(
+        &w, (SubmitSpec){.files = &input, .files_len = 1, .delay_ns = 300 * SECOND});
+    pass(&w, 200 * SECOND);
+    assert_non_null(core_file(w.core, input));
+    pass(&w, 100 * SECOND);
+    uint64_t token = lease(&w, no);
+    core_put_file(w.core, STR("file_b"), STR("default"), 5, &sha, STR(""), STR(""), no, w.now,
+                  &w.b);
+    commit(&w);
+    uint64_t output = core_file_find(w.core, STR("file_b"), STR(""))->no;
+    core_succeed(w.core, no, token, STR("1"), &output, 1, (Usage){0}, &w.b);
+    commit(&w);
+    pass(&w, 999 * SECOND); /* of its retention's 1000 */
+    assert_non_null(core_file(w.core, input));
+    assert_non_null(core_file(w.core, output));
+    pass(&w, 2 * SECOND);
+    assert_null(core_file(w.core, input));
+    assert_null(core_file(w.core, output));
+    world_done(&w);
+}
+
+static void a_pause_is_of_every_version(void **ctx)
+{
+    (void)ctx;
+    World w;
+    world_init(&w);
+    lead(&w);
+    core_put_model(w.core, STR("m"), STR("1"), &(Sha256){{1}}, STR("{}"), &w.b);
+    core_set_flag(w.core, STR("model_paused"), STR("m"), true, &w.b);
+    core_put_model(w.core, STR("m"), STR("2"), &(Sha256){{2}}, STR("{}"), &w.b);
+    commit(&w);
+    assert_true(core_model(w.core, STR("m"), STR("1"))->paused);
+    assert_true(core_model(w.core, STR("m"), STR("2"))->paused); /* it came later */
+    core_set_flag(w.core, STR("model_paused"), STR("m"), false, &w.b);
+    commit(&w);
+    assert_false(core_model(w.core, STR("m"), STR("2"))->paused);
+    world_done(&w);
+}
+
 static void ids_know_their_task(void **ctx)
 {
     (void)ctx;
@@ -577,6 +631,8 @@ int main(void)
         cmocka_unit_test(leases_end_by_time_and_renew),
         cmocka_unit_test(delays_and_deadlines),
         cmocka_unit_test(idempotency_keys),
+        cmocka_unit_test(files_stay_with_their_tasks),
+        cmocka_unit_test(a_pause_is_of_every_version),
         cmocka_unit_test(ids_know_their_task),
         cmocka_unit_test(the_oldest_finished_leave_first),
         cmocka_unit_test(unknown_records_stop_the_reader),

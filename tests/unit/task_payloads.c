@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#include "mem_disk.h"
+#include "sim/mem_disk.h"
 #include "task/payloads.h"
 
 #define MANY 3000

@@ -4,8 +4,8 @@
  * disk). Writes reach the first at once, the second sector by sector: at a sync all, at a crash any
  * subset. Names are alike: creations, renames and removals are durable at a sync of the folder; a
  * crash keeps any prefix of them. */
-#ifndef TESTS_MEM_DISK_H
-#define TESTS_MEM_DISK_H
+#ifndef SIM_MEM_DISK_H
+#define SIM_MEM_DISK_H
 
 #include "base/base.h"
 #include "io/disk.h"
@@ -22,7 +22,24 @@ typedef struct {
     MemInode *inode;
 } MemChange;
 
-typedef struct {
+typedef enum {
+    MEM_OPEN,
+    MEM_SIZE,
+    MEM_READ,
+    MEM_WRITE,
+    MEM_SYNC,
+    MEM_ALLOCATE,
+    MEM_TRUNCATE,
+    MEM_RENAME,
+    MEM_UNLINK,
+    MEM_MAKE_DIR,
+    MEM_SYNC_DIR,
+    MEM_LIST,
+    MEM_LOCK,
+    MEM_OPS
+} MemOp;
+
+typedef struct MemDisk {
     Disk base;
     Random random;
     MemName *names, *durable; /* what is seen; what a crash leaves */
@@ -38,9 +55,15 @@ typedef struct {
     int fail_err;
     uint64_t die_at; /* from this operation on everything fails: the machine is gone; 0 = never */
     bool dead;
-    bool sure_reads;   /* reads of files always work, and are not counted */
     uint64_t capacity; /* bytes that all files may take; 0 = no limit */
     uint64_t syncs, writes;
+    /* Before each operation, or NULL: may take its time, and says which error is met. name: of the
+     * file or folder as it was opened; at, n: of reads, writes, room; p: what is written. */
+    int (*before)(void *ctx, MemOp op, const char *name, uint64_t at, const void *p, size_t n);
+    void *before_ctx;
+    /* Files whose names begin so can be read whatever happens, or NULL: of a process that stops at
+     * once when it cannot read them. */
+    const char *spared;
 } MemDisk;
 
 typedef enum {

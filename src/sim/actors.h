@@ -1,0 +1,49 @@
+/* actors.h: those who live in a simulated world besides its servers. Free of the gateway's and the
+ * workers' headers, whose names clash. */
+#ifndef SIM_ACTORS_H
+#define SIM_ACTORS_H
+
+#include "sim/call.h"
+#include "sim/plan.h"
+#include "sim/witness.h"
+
+typedef struct Sim Sim;
+typedef struct Client Client;
+typedef struct Hand Hand; /* a worker */
+struct Node;
+
+struct Sim {
+    World *w;
+    Plan plan;
+    Witness *witness;
+    struct Node *node;
+    Host *host; /* the server that clients and workers call */
+    struct Faults *faults;
+    Client **clients;
+    Hand **hands;
+    uint64_t nonces, keys, streams;
+    bool healed; /* no faults any more */
+    bool quiet;  /* clients submit nothing new */
+    Buf leased;  /* ids that a lease named for the first time, each TASK_ID_LEN + 1 bytes */
+    uint64_t submits, reads, tasks, leases;
+};
+
+/* ---- client.c ---- */
+Client *client_new(Sim *s, uint32_t number);
+void client_free(Client *c);
+bool client_idle(const Client *c);
+/* Reads every accepted task once more; true when that is done. */
+void client_read_all(Client *c);
+bool client_has_read_all(const Client *c);
+
+/* ---- hand.c ---- */
+Hand *hand_new(Sim *s, uint32_t number);
+void hand_free(Hand *h);
+void hand_die(Hand *h, int64_t back_in_ns);
+void hand_pause(Hand *h, int64_t for_ns);
+Peer *hand_peer(Hand *h);
+Peer *client_peer(Client *c);
+const char *hand_name(const Hand *h);
+const char *hand_id(const Hand *h); /* given by the server; "" */
+
+#endif
