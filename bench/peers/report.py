@@ -209,8 +209,8 @@ def section(results):
         "### Tasks a second", "", *rate_table(f), "",
         "### What it costs", "", *cost_table(f), "",
         "CPU is user and system time of all processes of the server. \"Workers and clients\" are the load generator "
-        "and, for Headrace, BullMQ, Celery and RQ, worker processes of their own. Memory is the server's, as PSS "
-        "(Headrace: RSS), after the queue was filled; for it alone Redis, PostgreSQL, beanstalkd and NATS were filled "
+        "and, for Headrace, BullMQ, Celery and RQ, worker processes of their own. Memory is the server's, as PSS, "
+        "after the queue was filled; for it alone Redis, PostgreSQL, beanstalkd and NATS were filled "
         "without syncing. Syncs are cache flushes of the whole disk, so other programs' too.", "",
         "### What each does not do", "", *trait_table(f), "",
         "No peer has HTTP in its path; Headrace always has, and keeps each task's history besides. RabbitMQ and "
