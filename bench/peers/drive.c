@@ -22,11 +22,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define READ_STEP    65536
-#define STALL_S      20
-#define FIRST_TURN_S 40
-#define EVENTS_MAX   256
-#define SAMPLES_MAX  (8u << 20)
+#define READ_STEP   65536
+#define STALL_S     20
+#define TURN_MAX_S  30
+#define EVENTS_MAX  256
+#define SAMPLES_MAX (8u << 20)
 
 Drive drive = {.clients = 64, .batch = 1};
 
@@ -320,6 +320,15 @@ static void say(const char *word)
     fflush(stdout);
 }
 
+/* Until as many have come back as are on their way at a time. A slow peer may take all puts of a
+ * turn before the first comes back: less than a turn would say nothing of it. */
+static void await_turn(const uint64_t *came)
+{
+    int64_t until = now_ns() + TURN_MAX_S * 1000000000LL;
+    while (*came < (uint64_t)drive.clients * drive.batch && now_ns() < until)
+        run_until(now_ns() + 10 * 1000000LL);
+}
+
 static void measure(double warmup_s, double seconds)
 {
     samples_us = malloc(SAMPLES_MAX * sizeof *samples_us);
@@ -333,15 +342,13 @@ static void measure(double warmup_s, double seconds)
     }
     for (uint32_t i = 0; i < drive.clients; i++) put_batch(&conns[i]);
     run_until(now_ns() + (int64_t)(warmup_s * 1e9));
-    /* A slow peer is still busy with the first puts: it is measured from its first full turn on. */
-    for (int64_t until = now_ns() + FIRST_TURN_S * 1000000000LL;
-         early < (uint64_t)drive.clients * drive.batch && now_ns() < until;)
-        run_until(now_ns() + 10 * 1000000LL);
+    await_turn(&early);
     say("begin");
     double cpu = cpu_s();
     int64_t begin = now_ns();
     measuring = true;
     run_until(begin + (int64_t)(seconds * 1e9));
+    await_turn(&tasks);
     measuring = false;
     double elapsed = (double)(now_ns() - begin) / 1e9;
     cpu = cpu_s() - cpu;
