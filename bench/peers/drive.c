@@ -24,6 +24,7 @@
 
 #define READ_STEP   65536
 #define STALL_S     20
+#define TURN_MAX_S  30
 #define EVENTS_MAX  256
 #define SAMPLES_MAX (8u << 20)
 
@@ -42,6 +43,7 @@ static int64_t asked;  /* workers that were not answered yet */
 static uint32_t *samples_us; /* of every batch that came back in the measured time */
 static uint32_t samples_len;
 static uint64_t tasks;     /* came back in the measured time */
+static uint64_t early;     /* before it */
 static uint64_t fill_left; /* to put */
 static uint64_t fill_wait; /* on their way */
 static bool measuring;
@@ -260,7 +262,10 @@ void drive_idle(Conn *w)
 void drive_done(uint32_t client, uint32_t n)
 {
     conns[client].done += n;
-    if (measuring) tasks += n;
+    if (measuring)
+        tasks += n;
+    else
+        early += n;
     come_back(&conns[client]);
 }
 
@@ -315,6 +320,15 @@ static void say(const char *word)
     fflush(stdout);
 }
 
+/* Until as many have come back as are on their way at a time. A slow peer may take all puts of a
+ * turn before the first comes back: less than a turn would say nothing of it. */
+static void await_turn(const uint64_t *came)
+{
+    int64_t until = now_ns() + TURN_MAX_S * 1000000000LL;
+    while (*came < (uint64_t)drive.clients * drive.batch && now_ns() < until)
+        run_until(now_ns() + 10 * 1000000LL);
+}
+
 static void measure(double warmup_s, double seconds)
 {
     samples_us = malloc(SAMPLES_MAX * sizeof *samples_us);
@@ -328,11 +342,13 @@ static void measure(double warmup_s, double seconds)
     }
     for (uint32_t i = 0; i < drive.clients; i++) put_batch(&conns[i]);
     run_until(now_ns() + (int64_t)(warmup_s * 1e9));
+    await_turn(&early);
     say("begin");
     double cpu = cpu_s();
     int64_t begin = now_ns();
     measuring = true;
     run_until(begin + (int64_t)(seconds * 1e9));
+    await_turn(&tasks);
     measuring = false;
     double elapsed = (double)(now_ns() - begin) / 1e9;
     cpu = cpu_s() - cpu;

@@ -67,19 +67,19 @@ def tree(roots):
     return found
 
 
-def cpu_s(roots):
+def cpu_s(pids):
     """User and system time of them all, with that of children that have ended."""
     total = 0
-    for pid in tree(roots):
+    for pid in pids:
         with contextlib.suppress(OSError):
             total += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
     return total / TICKS
 
 
-def memory_bytes(roots):
+def memory_bytes(pids):
     """Proportional set size: what processes share counts once."""
     total = 0
-    for pid in tree(roots):
+    for pid in pids:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
@@ -108,7 +108,7 @@ def output(*argv, **options):
 # ---- servers ----
 
 class Server:
-    """start() leaves self.process and self.port; roots() are the processes that count as the server."""
+    """start() leaves self.process and self.port; roots() lists its processes."""
 
     def __init__(self, folder, relaxed=False):
         self.folder = Path(folder)  # of our own, and empty
@@ -125,7 +125,8 @@ class Server:
         return ""
 
     def roots(self):
-        return [self.process.pid]
+        """The processes that count as the server, with all below them."""
+        return tree([self.process.pid])
 
     def stop(self):
         stop(self.process)
@@ -247,7 +248,7 @@ class Rabbit(Server):
         return "durable queues, persistent messages, publisher confirms"
 
     def roots(self):
-        return [self.process.pid, self.epmd.pid]
+        return tree([self.process.pid, self.epmd.pid])
 
     def stop(self):
         stop(self.process)
@@ -299,7 +300,7 @@ class Nats(Server):
 
 
 class Headrace(Server):
-    """CPU is counted by `headrace bench`: the server's process alone; its worker, a child, apart."""
+    """The server's process alone counts; its worker, a child, is told apart, by `headrace bench`."""
 
     binary = None  # set by run
 
@@ -308,7 +309,8 @@ class Headrace(Server):
         models = self.folder / "models"
         models.mkdir()
         self.process = spawn([self.binary, "serve", "--data", str(data), "--models", str(models), "--listen",
-                              f"127.0.0.1:{self.port}"], self.log)
+                              f"127.0.0.1:{self.port}", "--set", "limits.queue_max=3000000",
+                              "--set", "limits.tenant_queued_max=3000000"], self.log)
         self.wait_for(lambda: (data / "endpoint").exists())
 
     def check(self):
