@@ -75,6 +75,16 @@ static inline void buf_u64(Buf *b, uint64_t v)
     memcpy(buf_extend(b, sizeof v), &v, sizeof v);
 }
 
+/* LEB128: seven bits a byte, the lowest first; the top bit says that more follow. */
+static inline void buf_var(Buf *b, uint64_t v)
+{
+    uint8_t text[10];
+    size_t n = 0;
+    for (; v >= 0x80; v >>= 7) text[n++] = (uint8_t)(v | 0x80);
+    text[n++] = (uint8_t)v;
+    buf_put(b, text, n);
+}
+
 /* A reader over bytes. After a read beyond the end `bad` is set and every further read gives 0:
  * check it once, at the end. */
 typedef struct {
@@ -118,6 +128,20 @@ CURSOR_READ(cursor_u16, uint16_t)
 CURSOR_READ(cursor_u32, uint32_t)
 CURSOR_READ(cursor_u64, uint64_t)
 #undef CURSOR_READ
+
+/* What buf_var wrote; bad when it does not fit into 64 bits. */
+static inline uint64_t cursor_var(Cursor *c)
+{
+    uint64_t v = 0;
+    for (unsigned shift = 0; shift < 64; shift += 7) {
+        uint8_t byte = cursor_u8(c);
+        if (shift == 63 && byte > 1) break;
+        v |= (uint64_t)(byte & 0x7f) << shift;
+        if (!(byte & 0x80)) return v;
+    }
+    c->bad = true;
+    return 0;
+}
 
 /* Little-endian at a place, unaligned. */
 static inline uint32_t load_u32(const void *p)

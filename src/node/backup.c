@@ -191,7 +191,7 @@ static int give_files(Backup *b)
     while (!err && (e = readdir(d))) {
         if (strncmp(e->d_name, "file_", 5) != 0 || strlen(e->d_name) != 31) continue;
         snprintf(path, sizeof path, "%s/files/%s", dir, e->d_name);
-        snprintf(name, sizeof name, "files/%s", e->d_name);
+        snprintf(name, sizeof name, "files/%.31s", e->d_name);
         err = give_file(b, path, name, UINT64_MAX);
         if (err == ERR_NOT_FOUND) err = 0; /* B6: nothing of the state at P */
     }

@@ -259,7 +259,7 @@ Decision shard_accepting(const Shard *s)
         refusal(
             &d, CODE_LOG_STALLED, 1000,
             "the history view is too far behind; tasks are accepted again when it has caught up");
-    else if (s->full_until_ns > shard_now_ns(s))
+    else if (s->full_until_ns && s->full_until_ns > shard_now_ns(s))
         refusal(&d, CODE_DISK_FULL, 2000,
                 "the disk is full; tasks are accepted again when there is space");
     return d;

@@ -25,9 +25,9 @@ static void set_text(Buf *b, Str s)
 }
 
 /* The latest failure; FAIL_NONE leaves none behind. */
-static void set_failure(Task *t, uint8_t fail, bool retryable, Str message)
+static void set_failure(Core *c, Task *t, uint8_t fail, bool retryable, Str message)
 {
-    task_run(t)->fail = fail;
+    task_run(c, t)->fail = fail;
     t->run->fail_retryable = retryable;
     if (t->extra || message.n) set_text(&task_extra(t)->error, message);
 }
@@ -56,10 +56,10 @@ static uint64_t payload_bytes(const Task *t)
 
 const TaskRun task_no_run;
 
-TaskRun *task_run(Task *t)
+TaskRun *task_run(Core *c, Task *t)
 {
     if (t->run == &task_no_run) {
-        t->run = mem_new(sizeof *t->run);
+        t->run = pool_take(&c->runs);
         t->run->task = t;
         list_init(&t->run->settled);
     }
@@ -95,7 +95,7 @@ void task_free(Core *c, Task *t)
     if (t->run != &task_no_run) {
         payloads_drop(c->payloads, &t->run->output);
         if (t->run->events != t->run->first_events) mem_free(t->run->events);
-        mem_free(t->run);
+        pool_give(&c->runs, t->run);
     }
     if (t->extra) {
         buf_done(&t->extra->metadata);
@@ -110,7 +110,7 @@ void task_free(Core *c, Task *t)
 void core_task_forget(Core *c, Task *decoded)
 {
     payload_forget(c, &decoded->input);
-    payload_forget(c, &task_run(decoded)->output);
+    payload_forget(c, &task_run(c, decoded)->output);
 }
 
 void file_free(File *f)
@@ -176,7 +176,7 @@ static void task_drop_files(Core *c, Task *t, bool to_history)
 
 void settled_link(Core *c, Task *t)
 {
-    list_push_back(&c->settled, &task_run(t)->settled);
+    list_push_back(&c->settled, &task_run(c, t)->settled);
     c->finished_bytes += payload_bytes(t);
 }
 
@@ -240,7 +240,7 @@ static void task_move(const At *at, Task *t, TaskState to)
     count(c, t, (TaskState)t->state, -1);
     t->state = (uint8_t)to;
     count(c, t, to, 1);
-    task_run(t)->last_seq = at->seq;
+    task_run(c, t)->last_seq = at->seq;
     if (!task_state_terminal(to)) return;
     t->run->finished_ns = at->time_ns;
     t->run->step = t->run->steps = 0;
@@ -415,7 +415,7 @@ static bool apply_finish(const At *at, const RecFinish *r)
     Task *t = leased(c, r->no, r->token);
     if (!t || t->state != TASK_RUNNING || r->fail >= FAILS) return false;
     if (r->burn) t->run->burned++;
-    set_failure(t, r->ok ? FAIL_NONE : r->fail, r->retryable, r->message);
+    set_failure(c, t, r->ok ? FAIL_NONE : r->fail, r->retryable, r->message);
     if (r->ok) {
         payload_set(c, &t->run->output, &r->output);
         task_add_files(c, t, &r->files);
@@ -433,7 +433,7 @@ static bool apply_requeue(const At *at, const RecRequeue *r)
     if (!t || t->state != TASK_RUNNING || r->fail >= FAILS) return false;
     if (r->burn) t->run->burned++;
     if (r->loss) t->run->platform_losses++;
-    set_failure(t, r->fail, true, r->message);
+    set_failure(c, t, r->fail, true, r->message);
     if (r->fail == FAIL_MODEL_CRASHED) t->solo = true;
     t->not_before_ns = r->not_before_ns;
     end_lease(at, t, r->device_ns, r->run_ns);
@@ -452,9 +452,9 @@ static bool apply_stop(const At *at, uint64_t no, TaskState to)
     if (!t || task_state_terminal((TaskState)t->state)) return false;
     TaskState before = (TaskState)t->state;
     if (to == TASK_EXPIRED)
-        set_failure(t, FAIL_EXPIRED, false, STR("the deadline passed before the task finished"));
+        set_failure(c, t, FAIL_EXPIRED, false, STR("the deadline passed before the task finished"));
     else
-        set_failure(t, FAIL_NONE, false, STR(""));
+        set_failure(c, t, FAIL_NONE, false, STR(""));
     task_move(at, t, to);
     tell_changed(at, t, before, EVENT_FINISHED);
     if (c->observed && t->run->token) c->observer.lease_void(c->observer.ctx, t, t->run->token);

@@ -27,6 +27,7 @@ Core *core_new(const CoreLimits *limits, uint64_t random_seed_value)
     c->next_no = c->next_file_no = 1;
     c->payloads = payloads_new();
     pool_init(&c->pool, sizeof(Task));
+    pool_init(&c->runs, sizeof(TaskRun));
     list_init(&c->idem_order);
     list_init(&c->idem_linger);
     list_init(&c->settled);
@@ -62,6 +63,7 @@ void core_free(Core *c)
     }
     payloads_free(c->payloads);
     pool_done(&c->pool);
+    pool_done(&c->runs);
     directory_done(&c->tasks);
     directory_done(&c->files);
     table_done(&c->files_by_id);

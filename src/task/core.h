@@ -62,7 +62,7 @@ struct Core {
     uint64_t finished_bytes;
     uint64_t history_seq; /* what settled up to it has left for the history view */
     Payloads *payloads;
-    Pool pool; /* of Task */
+    Pool pool, runs; /* of Task; of TaskRun */
 
     /* volatile */
     CoreLimits limits;
@@ -85,7 +85,7 @@ const Tenant *tenant_find(const Core *c, Sym s); /* NULL: never seen */
 TaskExtra *task_extra(Task *t);
 Task *task_new(Core *c);                             /* waiting, all zeros */
 void task_room_for_events(TaskRun *r, uint32_t cap); /* at least */
-TaskRun *task_run(Task *t);                          /* its own, made when it has none */
+TaskRun *task_run(Core *c, Task *t);                 /* its own, made when it has none */
 void task_free(Core *c, Task *t);
 void task_link(Core *c, Task *t); /* counts, lists and file references of a restored task */
 void settled_link(Core *c, Task *t);

@@ -47,7 +47,7 @@ void task_retime(Core *c, Task *t)
     if (!c->observed) return;
     int64_t at = next_ns(t);
     if (at)
-        heap_set(&c->timers, &task_run(t)->timer, at, t->no);
+        heap_set(&c->timers, &task_run(c, t)->timer, at, t->no);
     else if (t->run != &task_no_run)
         heap_del(&c->timers, &t->run->timer);
 }

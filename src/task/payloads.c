@@ -1,13 +1,17 @@
 #include "task/payloads.h"
 
+#include "base/pool.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SLOT_MIN     64         /* bytes; below it a pointer costs as much as what it saves */
 #define CLASSES_MAX  128        /* four a doubling: up to 64 << 31 bytes */
+#define POOLS        17         /* up to 1 KiB in memory; beyond it what malloc takes is small */
 #define SHRINK_BYTES (4 * MIB)  /* a file is cut when that much of its end is free */
 #define TAIL_BYTES   (64 * KIB) /* neighbours are written together */
+#define WINDOW_BYTES (32 * KIB) /* and read together, when they are asked for in turn */
 
 /* One size class. Bit i of `used` is slot i. */
 typedef struct {
@@ -18,6 +22,8 @@ typedef struct {
     uint64_t file_len; /* bytes, those of the tail included */
     Buf tail;          /* put but not written yet: the bytes at tail_at */
     uint64_t tail_at;
+    Buf window; /* the file's bytes at window_at, as they are there now */
+    uint64_t window_at, asked_at /* the last payload asked for */;
 } Class;
 
 struct Payloads {
@@ -26,6 +32,7 @@ struct Payloads {
     char folder[32];
     Buf read; /* the spilled payload asked for last */
     Class classes[CLASSES_MAX];
+    Pool pools[POOLS]; /* of the same classes: payloads in memory */
 };
 
 /* Class k holds up to SLOT_MIN * (4 + k % 4) / 4 << k / 4 bytes. */
@@ -47,6 +54,7 @@ Payloads *payloads_new(void)
 {
     Payloads *s = mem_new(sizeof *s);
     s->memory_max = UINT64_MAX;
+    for (unsigned k = 0; k < POOLS; k++) pool_init(&s->pools[k], class_size(k));
     return s;
 }
 
@@ -91,7 +99,9 @@ void payloads_free(Payloads *s)
         }
         mem_free(c->used);
         buf_done(&c->tail);
+        buf_done(&c->window);
     }
+    for (unsigned k = 0; k < POOLS; k++) pool_done(&s->pools[k]);
     buf_done(&s->read);
     mem_free(s);
 }
@@ -132,7 +142,15 @@ static void slot_give(Class *c, uint64_t slot, uint64_t size)
 /* False: the disk takes no more; the tail stays. */
 static bool flush(Class *c)
 {
-    if (c->file->ops->write(c->file, c->tail_at, c->tail.data, c->tail.len)) return false;
+    if (c->file->ops->write(c->file, c->tail_at, c->tail.data, c->tail.len)) {
+        buf_clear(&c->window); /* some of it may have been written */
+        return false;
+    }
+    uint64_t from = MAX(c->tail_at, c->window_at);
+    uint64_t to = MIN(c->tail_at + c->tail.len, c->window_at + c->window.len);
+    if (from < to)
+        memcpy(c->window.data + (from - c->window_at), c->tail.data + (from - c->tail_at),
+               to - from);
     buf_clear(&c->tail);
     return true;
 }
@@ -172,8 +190,31 @@ void payloads_put(Payloads *s, Payload *p, Str bytes)
     if (s->disk && bytes.n > SLOT_MIN / 2 && s->memory_bytes + bytes.n > s->memory_max &&
         spill(s, p, bytes))
         return;
-    p->bytes = mem_dup(bytes.p, bytes.n);
+    unsigned k = class_of(bytes.n);
+    p->bytes = k < POOLS ? pool_take(&s->pools[k]) : mem_new(bytes.n);
+    memcpy(p->bytes, bytes.p, bytes.n);
     s->memory_bytes += bytes.n;
+}
+
+/* At least len bytes at `at`, at most n, into b. */
+static void read_back(Payloads *s, unsigned k, uint64_t at, size_t len, size_t n, Buf *b)
+{
+    const Class *c = &s->classes[k];
+    size_t got = 0;
+    buf_clear(b);
+    int err = c->file->ops->read(c->file, at, buf_extend(b, n), n, &got);
+    if (err || got < len) {
+        say_error("cannot read %s/%llu back (%s): stopping; the next start has it from the log",
+                  s->folder, (unsigned long long)class_size(k),
+                  err ? err_text(err) : "the file is shorter than it was");
+        abort();
+    }
+    b->len = got;
+}
+
+static bool lies_in(const Buf *b, uint64_t b_at, uint64_t at, size_t len)
+{
+    return at >= b_at && at + len <= b_at + b->len;
 }
 
 Str payloads_get(Payloads *s, const Payload *p)
@@ -181,21 +222,23 @@ Str payloads_get(Payloads *s, const Payload *p)
     if (!payload_is_there(p)) return STR("");
     if (!p->spilled) return (Str){(const char *)p->bytes, p->len};
     unsigned k = class_of(p->len);
-    const Class *c = &s->classes[k];
-    uint64_t at = p->slot * class_size(k);
-    if (c->tail.len && at >= c->tail_at && at < c->tail_at + c->tail.len)
+    Class *c = &s->classes[k];
+    uint64_t at = p->slot * class_size(k), before = c->asked_at;
+    c->asked_at = at;
+    if (lies_in(&c->tail, c->tail_at, at, p->len))
         return (Str){(const char *)c->tail.data + (at - c->tail_at), p->len};
-    buf_clear(&s->read);
-    uint8_t *to = buf_extend(&s->read, p->len);
-    size_t n = 0;
-    int err = c->file->ops->read(c->file, at, to, p->len, &n);
-    if (err || n != p->len) {
-        say_error("cannot read %s/%llu back (%s): stopping; the next start has it from the log",
-                  s->folder, (unsigned long long)class_size(k),
-                  err ? err_text(err) : "the file is shorter than it was");
-        abort();
+    if (!lies_in(&c->window, c->window_at, at, p->len)) {
+        /* A queue is read in the order in which it was written; what is asked for here and there
+         * is read alone. */
+        bool in_turn = at > before && at - before < WINDOW_BYTES && class_size(k) < WINDOW_BYTES;
+        if (!in_turn) {
+            read_back(s, k, at, p->len, p->len, &s->read);
+            return buf_str(&s->read);
+        }
+        read_back(s, k, at, p->len, WINDOW_BYTES, &c->window);
+        c->window_at = at;
     }
-    return buf_str(&s->read);
+    return (Str){(const char *)c->window.data + (at - c->window_at), p->len};
 }
 
 void payloads_drop(Payloads *s, Payload *p)
@@ -206,8 +249,12 @@ void payloads_drop(Payloads *s, Payload *p)
         unsigned k = class_of(p->len);
         slot_give(&s->classes[k], p->slot, class_size(k));
     } else {
+        unsigned k = class_of(p->len);
         s->memory_bytes -= p->len;
-        mem_free(p->bytes);
+        if (k < POOLS)
+            pool_give(&s->pools[k], p->bytes);
+        else
+            mem_free(p->bytes);
     }
     p->bytes = NULL;
     p->spilled = false;

@@ -1,6 +1,6 @@
 /* snapshot.c: the logged state as a stream of items, and back.
  *
- *     item = u32 len | u8 kind | body           numbers little-endian, strings as u32 len + bytes
+ *     item = u32 len | u8 kind | body           numbers as LEB128, strings as len + bytes
  *     order: HEAD, MODEL*, FLAG*, TENANT*, FILE*, TASK* (by number), SETTLED (their order),
  *            IDEM*, END
  *
@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SNAPSHOT_VERSION 2
+#define SNAPSHOT_VERSION 3
+#define ROW_VERSION      1 /* of one task or file in the history view */
 #define PIECE_MAX        (64 * KIB)
 
 typedef enum {
@@ -50,34 +51,54 @@ static void p_bool(Pass *p, bool *v)
     *v = u != 0;
 }
 
-static void p_u16(Pass *p, uint16_t *v)
+static void p_u64(Pass *p, uint64_t *v)
 {
     if (p->out)
-        buf_u16(p->out, *v);
+        buf_var(p->out, *v);
     else
-        *v = cursor_u16(&p->in);
+        *v = cursor_var(&p->in);
 }
 
 static void p_u32(Pass *p, uint32_t *v)
 {
-    if (p->out)
-        buf_u32(p->out, *v);
-    else
-        *v = cursor_u32(&p->in);
+    uint64_t u = *v;
+    p_u64(p, &u);
+    if (u > UINT32_MAX) p->in.bad = true;
+    *v = (uint32_t)u;
 }
 
-static void p_u64(Pass *p, uint64_t *v)
+static void p_u16(Pass *p, uint16_t *v)
 {
-    if (p->out)
-        buf_u64(p->out, *v);
-    else
-        *v = cursor_u64(&p->in);
+    uint32_t u = *v;
+    p_u32(p, &u);
+    if (u > UINT16_MAX) p->in.bad = true;
+    *v = (uint16_t)u;
 }
 
 static void p_i64(Pass *p, int64_t *v)
 {
     uint64_t u = (uint64_t)*v;
     p_u64(p, &u);
+    *v = (int64_t)u;
+}
+
+/* A sequence, or a time, that lies close to another of its task: 0 (none), or 1 + its distance, the
+ * sign in the lowest bit. Neither has its top bit set. */
+static void p_near(Pass *p, uint64_t *v, uint64_t base)
+{
+    int64_t far = (int64_t)(*v - base);
+    uint64_t code = *v ? 1 + ((uint64_t)far << 1 ^ (uint64_t)(far >> 63)) : 0;
+    p_u64(p, &code);
+    if (p->out) return;
+    uint64_t zigzag = code - 1;
+    *v = code ? base + (zigzag >> 1 ^ -(zigzag & 1)) : 0;
+    if (*v > INT64_MAX) p->in.bad = true;
+}
+
+static void p_near_ns(Pass *p, int64_t *v, int64_t base)
+{
+    uint64_t u = (uint64_t)*v;
+    p_near(p, &u, (uint64_t)base);
     *v = (int64_t)u;
 }
 
@@ -144,7 +165,7 @@ static void p_payload(Pass *p, Payload *a)
 static void head(Pass *p, uint32_t *version)
 {
     Core *c = p->c;
-    p_u32(p, version);
+    p_fixed(p, version, sizeof *version); /* in all formats */
     p_u32(p, &c->shard);
     p_u64(p, &c->epoch);
     p_fixed(p, c->id_key, sizeof c->id_key);
@@ -215,7 +236,7 @@ static void extra(Pass *p, Task *t)
     extra_files(p, x);
 }
 
-static void events(Pass *p, TaskRun *r)
+static void events(Pass *p, const Task *t, TaskRun *r)
 {
     p_u16(p, &r->events_len);
     if (!p->out) {
@@ -231,8 +252,8 @@ static void events(Pass *p, TaskRun *r)
     }
     for (uint16_t i = 0; i < r->events_len; i++) {
         TaskEvent *e = &r->events[i];
-        p_u64(p, &e->seq);
-        p_i64(p, &e->time_ns);
+        p_near(p, &e->seq, t->created_seq);
+        p_near_ns(p, &e->time_ns, t->created_ns);
         p_u8(p, &e->kind);
         p_u8(p, &e->state);
         p_u8(p, &e->attempt);
@@ -245,14 +266,14 @@ static void run(Pass *p, Task *t)
     bool has = t->run->last_seq != 0; /* any record since its submit */
     p_bool(p, &has);
     if (!has) return;
-    TaskRun *r = task_run(t);
-    p_u64(p, &r->last_seq);
-    p_u64(p, &r->settled_seq);
-    p_i64(p, &r->started_ns);
-    p_i64(p, &r->first_started_ns);
-    p_i64(p, &r->finished_ns);
-    p_u64(p, &r->token);
-    p_u64(p, &r->ended_token);
+    TaskRun *r = task_run(p->c, t);
+    p_near(p, &r->last_seq, t->created_seq);
+    p_near(p, &r->settled_seq, t->created_seq);
+    p_near_ns(p, &r->started_ns, t->created_ns);
+    p_near_ns(p, &r->first_started_ns, t->created_ns);
+    p_near_ns(p, &r->finished_ns, t->created_ns);
+    p_near(p, &r->token, t->created_seq);
+    p_near(p, &r->ended_token, t->created_seq);
     p_u64(p, &r->batch);
     p_i64(p, &r->device_ns);
     p_i64(p, &r->run_ns);
@@ -265,7 +286,7 @@ static void run(Pass *p, Task *t)
     p_u8(p, &r->fail);
     p_bool(p, &r->fail_retryable);
     p_payload(p, &r->output);
-    events(p, r);
+    events(p, t, r);
 }
 
 static void task(Pass *p, Task *t)
@@ -273,8 +294,8 @@ static void task(Pass *p, Task *t)
     p_u64(p, &t->no);
     p_u64(p, &t->created_seq);
     p_i64(p, &t->created_ns);
-    p_i64(p, &t->not_before_ns);
-    p_i64(p, &t->deadline_ns);
+    p_near_ns(p, &t->not_before_ns, t->created_ns);
+    p_near_ns(p, &t->deadline_ns, t->created_ns);
     p_sym(p, &t->tenant);
     p_sym(p, &t->model);
     p_sym(p, &t->version);
@@ -293,10 +314,8 @@ static void task(Pass *p, Task *t)
 
 static void idem(Pass *p, IdemEntry *e)
 {
-    p_u64(p, &e->key.lo);
-    p_u64(p, &e->key.hi);
-    p_u64(p, &e->body.lo);
-    p_u64(p, &e->body.hi);
+    p_fixed(p, &e->key, sizeof e->key);
+    p_fixed(p, &e->body, sizeof e->body);
     p_u64(p, &e->no);
     p_i64(p, &e->accepted_ns);
     p_sym(p, &e->tenant);
@@ -557,14 +576,14 @@ int core_restore(Core *c, const LogPoint *covers, Str piece)
 void core_task_encode(const Core *c, const Task *t, Buf *ret)
 {
     Pass p = {.c = (Core *)c, .out = ret}; /* reads when it writes: nothing changes */
-    buf_u8(ret, SNAPSHOT_VERSION);
+    buf_u8(ret, ROW_VERSION);
     task(&p, (Task *)t);
 }
 
 Task *core_task_decode(Core *c, Str bytes)
 {
     Pass p = {.c = c, .in = cursor_of(bytes.p, bytes.n)};
-    if (cursor_u8(&p.in) != SNAPSHOT_VERSION) return NULL;
+    if (cursor_u8(&p.in) != ROW_VERSION) return NULL;
     Task *t = read_task(&p);
     if (!t || p.in.p == p.in.end) return t;
     task_free(c, t);
@@ -579,14 +598,14 @@ void core_task_discard(Core *c, Task *decoded)
 void core_file_encode(const Core *c, const File *f, Buf *ret)
 {
     Pass p = {.c = (Core *)c, .out = ret};
-    buf_u8(ret, SNAPSHOT_VERSION);
+    buf_u8(ret, ROW_VERSION);
     file(&p, (File *)f);
 }
 
 File *core_file_decode(Core *c, Str bytes)
 {
     Pass p = {.c = c, .in = cursor_of(bytes.p, bytes.n)};
-    if (cursor_u8(&p.in) != SNAPSHOT_VERSION) return NULL;
+    if (cursor_u8(&p.in) != ROW_VERSION) return NULL;
     File *f = read_file(&p);
     if (!f || p.in.p == p.in.end) return f;
     file_free(f);

@@ -74,6 +74,43 @@ static void payloads_come_back(void **state)
     disk_free(&disk->base);
 }
 
+/* Read in the order in which they were put, many together; slots are used again meanwhile. */
+static void a_queue_comes_back(void **state)
+{
+    (void)state;
+    enum { LENGTH = 2000 };
+    MemDisk *disk = mem_disk_new(3);
+    Payloads *s = payloads_new();
+    assert_int_equal(payloads_spill(s, &disk->base, "spill", 0), 0);
+    static Payload queue[LENGTH];
+    Buf want = {0};
+    Random r;
+    random_seed(&r, 11);
+    for (uint64_t put = 0, got = 0; got < 40000;) {
+        bool full = put - got == LENGTH, empty = put == got;
+        if (!full && put < 40000 && (empty || random_below(&r, 100) < 52)) {
+            Payload *p = &queue[put % LENGTH];
+            *p = (Payload){0};
+            fill(&want, put++, 220 + (size_t)random_below(&r, 30));
+            payloads_put(s, p, buf_str(&want));
+            if (random_below(&r, 50) == 0) { /* and one from somewhere */
+                uint64_t i = got + random_below(&r, put - got);
+                fill(&want, i, queue[i % LENGTH].len);
+                assert_true(str_eq(payloads_get(s, &queue[i % LENGTH]), buf_str(&want)));
+            }
+        } else {
+            Payload *p = &queue[got % LENGTH];
+            fill(&want, got++, p->len);
+            assert_true(str_eq(payloads_get(s, p), buf_str(&want)));
+            payloads_drop(s, p);
+        }
+    }
+    assert_int_equal(mem_disk_used(disk), 0);
+    payloads_free(s);
+    buf_done(&want);
+    disk_free(&disk->base);
+}
+
 static void a_full_disk_leaves_them_in_memory(void **state)
 {
     (void)state;
@@ -118,6 +155,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(payloads_come_back),
+        cmocka_unit_test(a_queue_comes_back),
         cmocka_unit_test(a_full_disk_leaves_them_in_memory),
         cmocka_unit_test(forgotten_ones_are_not_there),
     };
