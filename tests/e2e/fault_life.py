@@ -29,10 +29,11 @@ class Ended(Exception):
 class Life:
     """`problems`: what must not be. `server` is not started."""
 
-    def __init__(self, server, history=True):
+    def __init__(self, server, history=True, spill=False):
         self.server, self.problems = server, []
         server.config_path.write_text(server.config_path.read_text() +
-                                      ("" if history else "history: {enabled: false}\n"))
+                                      ("" if history else "history: {enabled: false}\n") +
+                                      ("limits: {payload_memory: 0}\n" if spill else ""))
         self.tasks = {}     # id: (body, key), acknowledged
         self.ended = {}     # id: the task as it was seen terminal
         self.canceled = set()
