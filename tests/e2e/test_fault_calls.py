@@ -23,7 +23,7 @@ from server import Server, alive
 
 WANTED = os.environ.get("HEADRACE_FAULTS", "")
 SEED = int(os.environ.get("HEADRACE_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
-BUDGET_S = 35
+BUDGET_S = 30
 AT_ONCE = 2
 MEMORY_SAMPLE = 300  # of some 16,000 allocations, most of them in the libraries' beginnings
 
