@@ -3,8 +3,10 @@ MAKEFLAGS += --no-print-directory
 PREFIX    ?= /usr/local
 DESTDIR   ?=
 FUZZ_TIME ?= 60
+KILLS     ?= 200
+PYTHON    ?= /usr/bin/python3
 
-.PHONY: all setup demo check check-full coverage fuzz models tidy lint format install clean distclean help
+.PHONY: all setup demo check check-full harness faults coverage fuzz models tidy lint format install clean distclean help
 .DEFAULT_GOAL := all
 
 all: setup
@@ -23,6 +25,14 @@ check: setup
 check-full: check
 	@tools/check asan
 	@tools/check tsan
+	@$(MAKE) faults
+	@$(MAKE) harness
+
+harness:
+	@$(PYTHON) tests/e2e/harness.py --kills $(KILLS)
+
+faults:
+	@HEADRACE_FAULTS=all $(PYTHON) -B -m pytest -q -s -p no:cacheprovider tests/e2e/test_fault_calls.py
 
 coverage: setup
 	@tools/setup.sh --dev --quiet
@@ -60,7 +70,9 @@ help:
 	@echo "make            set up what is missing, build build/headrace"
 	@echo "make demo       draw a picture from a prompt: server, worker and client on this machine"
 	@echo "make check      build, unit, fault and end-to-end tests, house rules"
-	@echo "make check-full the same, then the C tests under ASan + UBSan and under TSan"
+	@echo "make check-full the same, the C tests under ASan + UBSan and under TSan, faults, harness"
+	@echo "make harness    KILLS=$(KILLS) kills of a real server under load, power cuts and full disks; ~10 min"
+	@echo "make faults     every n-th call of a real server fails once; ~20 min"
 	@echo "make coverage   which lines the C tests reach"
 	@echo "make fuzz       every fuzz target for FUZZ_TIME=$(FUZZ_TIME) seconds (clang)"
 	@echo "make lint       clang-tidy, gcc -fanalyzer, cppcheck; make format: clang-format"

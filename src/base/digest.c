@@ -1,5 +1,6 @@
 #include "base/digest.h"
 
+#include <pthread.h>
 #include <string.h>
 
 #include <openssl/crypto.h>
@@ -12,17 +13,34 @@ struct Sha256Run {
     EVP_MD_CTX *ctx;
 };
 
+/* Found once: EVP_sha256() would be looked up at every use. Nothing fails here but for memory. */
+static const EVP_MD *method;
+
+static void find_method(void)
+{
+    method = EVP_MD_fetch(NULL, "SHA256", NULL);
+    if (!method) mem_failed(0);
+}
+
+static const EVP_MD *sha256_method(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    CHECK(pthread_once(&once, find_method) == 0);
+    return method;
+}
+
 void sha256(const void *p, size_t n, Sha256 *ret)
 {
     unsigned len = 0;
-    CHECK(EVP_Digest(p, n, ret->b, &len, EVP_sha256(), NULL) == 1 && len == sizeof ret->b);
+    if (EVP_Digest(p, n, ret->b, &len, sha256_method(), NULL) != 1) mem_failed(n);
+    CHECK(len == sizeof ret->b);
 }
 
 Sha256Run *sha256_start(void)
 {
     Sha256Run *run = mem_new(sizeof *run);
     run->ctx = EVP_MD_CTX_new();
-    CHECK(run->ctx && EVP_DigestInit_ex(run->ctx, EVP_sha256(), NULL) == 1);
+    if (!run->ctx || EVP_DigestInit_ex(run->ctx, sha256_method(), NULL) != 1) mem_failed(0);
     return run;
 }
 

@@ -30,12 +30,15 @@ CLIENTS = 3
 CALM_MS = (20, 2000)  # between two faults
 
 # Small limits, so that each is met: segments rotate and are folded every few seconds, leases of a killed
-# server's worker end soon, a task outlives as many lost workers as it takes.
+# server's worker end soon, a task outlives as many lost workers as it takes. Two workers: what one that was
+# stopped says later is stale.
 CONFIG = """
 log:
   segment_size: 256KiB
 limits:
   worker_losses_max: 255
+workers:
+  devices: 2
 timeouts:
   lease: 2s
   ping: 1s
@@ -104,8 +107,8 @@ class Faults:
     def one_worker(self, number):
         workers = self.server.workers()
         if workers:
-            kill(workers[0], number)
-        return workers[:1]
+            kill(self.chance.choice(workers), number)
+        return workers
 
     def worker(self):
         if self.one_worker(signal.SIGKILL):
@@ -245,6 +248,7 @@ class Run:
                 stop.set()
                 for t in threads:
                     t.join(2 * LIVENESS_S)
+                self.history.save()
             check()
             assert not any(t.is_alive() for t in threads)
             self.followed = threads[-1].followed

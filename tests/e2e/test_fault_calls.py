@@ -23,7 +23,7 @@ from server import Server, alive
 
 WANTED = os.environ.get("HEADRACE_FAULTS", "")
 SEED = int(os.environ.get("HEADRACE_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
-BUDGET_S = 35
+BUDGET_S = 30
 AT_ONCE = 2
 MEMORY_SAMPLE = 300  # of some 16,000 allocations, most of them in the libraries' beginnings
 
@@ -59,7 +59,7 @@ def one(folder, call, how, n):
     count = chance.choice((1, 1, 2, 5)) if call not in ("memory", "disk") else 1
     nth.set(call, n, HOW[how] if how in HOW else getattr(errno, how), count)
     with Server(folder / "s", CONFIG, env=env) as server:
-        life = Life(server, history=n % 3 != 0)
+        life = Life(server, history=n % 3 != 0, spill=n % 4 == 0)
         life.run(may_be_killed=call == "disk", may_abort=call in ("read", "memory", "mmap", "thread"))
         met = nth.get("failed") > 0
         for pid in server.ours:

@@ -241,7 +241,13 @@ int __dprintf_chk(int fd, int flag, const char *format, ...)
     int n = vsnprintf(text, sizeof text, format, args);
     va_end(args);
     if (n < 0 || (size_t)n >= sizeof text) abort();
-    return (int)write(fd, text, (size_t)n);
+    for (int done = 0; done < n;) { /* as the real one does */
+        ssize_t w = write(fd, text + done, (size_t)(n - done));
+        if (w < 0 && errno == EINTR) continue;
+        if (w < 0) return -1;
+        done += (int)w;
+    }
+    return n;
 }
 
 int fsync(int fd)

@@ -31,8 +31,7 @@ typedef enum { WROTE = 1, TRUNCATED, SYNCED, CREATED, RENAMED, UNLINKED, MADE_DI
 /* As fault.py unpacks it; `bytes` bytes follow. */
 typedef struct {
     uint64_t what, inode;
-    uint64_t
-        at; /* WROTE: offset; TRUNCATED: the new size; SYNCED: see U2; names: their folder's inode */
+    uint64_t at;     /* offset; TRUNCATED: new size; SYNCED: see U2; names: their folder */
     uint64_t len;    /* WROTE: bytes; RENAMED: the inode of the folder that it went to */
     uint64_t before; /* WROTE, TRUNCATED: size before; RENAMED: the inode it replaced */
     uint64_t bytes;  /* old content, from `at` on; or names, each with its NUL */
