@@ -154,6 +154,7 @@ static bool drained(Sim *s)
     if (!n->up || n->dying) return false;
     for (uint32_t i = 0; i < s->plan.clients; i++)
         if (!client_idle(s->clients[i])) return false;
+    if (!batcher_idle(s->batcher)) return false;
     const Core *c = shard_core(n->shard);
     return core_count(c, TASK_QUEUED) + core_count(c, TASK_RUNNING) == 0 &&
            fleet_running(shard_fleet(n->shard)) == 0 &&
@@ -233,6 +234,9 @@ void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
     s->hands = mem_new(s->plan.workers * sizeof(Hand *));
     for (uint32_t i = 0; i < s->plan.workers; i++) s->hands[i] = hand_new(s, i);
 
+    for (uint32_t i = 0; i < ARRAY_LEN(s->followers); i++) s->followers[i] = follower_new(s, i);
+    s->batcher = batcher_new(s, 900);
+
     live(s, began + s->plan.faulty_ns);
     if (!s->w->broken) liveness(s);
     if (!s->w->broken) at_rest(s);
@@ -255,6 +259,8 @@ void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
     faults_end(s);
     for (uint32_t i = 0; i < s->plan.clients; i++) client_free(s->clients[i]);
     for (uint32_t i = 0; i < s->plan.workers; i++) hand_free(s->hands[i]);
+    for (uint32_t i = 0; i < ARRAY_LEN(s->followers); i++) follower_free(s->followers[i]);
+    batcher_free(s->batcher);
     mem_free(s->clients);
     mem_free(s->hands);
     buf_done(&s->leased);
