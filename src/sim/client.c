@@ -450,7 +450,7 @@ static void next_fire(Event *e)
 static void next(Client *c)
 {
     int64_t think = c->all ? 0 : world_around(c->w, c->s->plan.think_ns);
-    if (c->again) think = world_between(c->w, 10 * NS_PER_MS, NS_PER_S);
+    if (c->again) think = world_between(c->w, 10 * NS_PER_MS, 2 * NS_PER_S);
     world_in(c->w, &c->next, think);
 }
 
