@@ -229,7 +229,8 @@ static void try_damage(Sim *s, const Probe *whole)
     MemDisk *d = mem_disk_clone(n->disk);
     Probe hurt;
     Buf why = {0};
-    const char *name = d->names[world_below(w, d->names_len)].name;
+    char name[64]; /* a copy: the start that follows changes the names */
+    memcpy(name, d->names[world_below(w, d->names_len)].name, sizeof name);
     size_t len;
     uint8_t *bytes = mem_disk_bytes(d, name, &len);
     uint64_t at = len ? world_below(w, len) : 0;

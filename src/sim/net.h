@@ -4,7 +4,8 @@
  *
  * Invariants
  *   N1  Bytes arrive in order, or the stream breaks: what TCP promises.
- *   N2  A cut loses nothing: what is under way arrives when it is over, unless somebody gives up. */
+ *   N2  A cut loses nothing: what is under way arrives when it is over, unless somebody gives
+ *       up. */
 #ifndef SIM_NET_H
 #define SIM_NET_H
 
