@@ -31,6 +31,7 @@ struct Host { /* a server's end of all its connections */
     Loop loop; /* of its gateway */
     TcpListener *listener;
     bool up;
+    int64_t paused_until_ns; /* its process does not run before; 0: it does */
     /* Of Conn.in_host: those not yet accepted; the others; those whose end is closed, not yet
      * gone. */
     List coming, conns, shed;
