@@ -32,9 +32,11 @@ struct Sim {
     char recent[RECENT_MAX][TASK_ID_LEN + 1]; /* accepted last; a ring */
     uint64_t recent_n;
     uint64_t nonces, keys, streams;
-    bool healed; /* no faults any more */
-    bool quiet;  /* clients submit nothing new */
-    Buf leased;  /* ids that a lease named for the first time, each TASK_ID_LEN + 1 bytes */
+    int64_t calm_ns;       /* from then on nothing is left of the faults; 0: not yet */
+    uint64_t ended_leases; /* by time, when it became calm */
+    bool healed;           /* no faults any more */
+    bool quiet;            /* clients submit nothing new */
+    Buf leased; /* ids that a lease named for the first time, each TASK_ID_LEN + 1 bytes */
     uint64_t submits, reads, tasks, leases;
 };
 

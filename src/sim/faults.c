@@ -54,7 +54,15 @@ static void kill_hand(Sim *s, Hand *h)
     world_happens(w, HAP_WORKER_DEATHS);
     bool told = world_below(w, 2);
     bool crashed = world_below(w, 2);
-    hand_die(h, world_between(w, 50 * NS_PER_MS, 3 * NS_PER_S));
+    int64_t back_ns = world_between(w, 50 * NS_PER_MS, 3 * NS_PER_S);
+    /* Now and then nobody starts it again for long: only time ends its leases. The first worker is
+     * never gone for long, so that there is one. */
+    bool long_gone = world_below(w, 3) == 0;
+    if (long_gone && !s->healed && h != s->hands[0]) {
+        back_ns = 10000 * NS_PER_S;
+        told = false;
+    }
+    hand_die(h, back_ns);
     /* `serve` sees the end of its own workers' processes at once. */
     if (told && n->up && !n->dying) {
         (void)fleet_process_ended(shard_fleet(n->shard), str_from(hand_name(h)), crashed);
@@ -163,7 +171,8 @@ static void happen(Sim *s, FaultKind kind)
         break;
     case FAULT_PAUSE:
         world_happens(w, HAP_WORKER_PAUSES);
-        hand_pause(any_hand(s), world_around(w, p->limits.lease_ns));
+        for_ns = world_around(w, p->limits.lease_ns);
+        hand_pause(any_hand(s), for_ns);
         break;
     case FAULT_DEATH:
         kill_hand(s, any_hand(s));
