@@ -331,7 +331,7 @@ static void back_to_lines(Hand *h)
     while (!list_empty(&h->flight)) {
         Line *l = CONTAINER_OF(h->flight.prev, Line, link);
         list_del(&l->link);
-        if (l->kind == 3) {
+        if (l->kind >= 3) {
             list_push_front(&h->lines, &l->link);
             line_free(l); /* what may be lost */
         } else {
