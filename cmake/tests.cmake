@@ -68,6 +68,14 @@ foreach(source IN LISTS fuzz_sources)
     endif()
 endforeach()
 
+# The simulator, on seeds that once found something, and on some more. Fresh ones: tools/check.
+if(TARGET headrace)
+    add_test(NAME sim.seeds
+        COMMAND headrace sim --faults --keep-going --seeds ${CMAKE_SOURCE_DIR}/tests/sim/seeds)
+    add_test(NAME sim.calm COMMAND headrace sim --keep-going --seeds 1..10)
+    set_tests_properties(sim.seeds sim.calm PROPERTIES LABELS sim TIMEOUT 600)
+endif()
+
 # bench/*.c: programs, built with the rest so that they don't rot, never run as tests.
 file(GLOB bench_sources CONFIGURE_DEPENDS bench/*.c)
 foreach(source IN LISTS bench_sources)

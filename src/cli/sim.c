@@ -1,5 +1,6 @@
 /* headrace sim: the simulator (src/sim). */
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,7 +13,7 @@
 static const Option options[] = {
     {"faults", 0, NULL, "with faults (without: calm worlds)", NULL},
     {"seed", 0, "N", "this seed only; with --minutes: begin there", NULL},
-    {"seeds", 0, "A..B", "these seeds", NULL},
+    {"seeds", 0, "A..B|FILE", "these seeds; a file has one a line, and comments after '#'", NULL},
     {"minutes", 0, "M", "fresh seeds until the time is up", NULL},
     {"profile", 0, "NAME", "swarm (default) or calm", "swarm calm"},
     {"trace", 0, NULL, "print the seed's trace", NULL},
@@ -22,6 +23,7 @@ static const Option options[] = {
 typedef struct {
     uint64_t first, last;
     int64_t until_ns; /* boot time; 0: none */
+    const char *file; /* of seeds, or NULL */
     bool keep_going, faults;
     SimOptions o;
 
@@ -99,10 +101,29 @@ static void summary(const Runs *r, int64_t wall_ns)
     if (*sep == ',') putchar('\n');
 }
 
+/* Runs the seeds of a file. */
+static int run_file(const char *path, Runs *r)
+{
+    char line[400];
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return fail(CLI_USAGE, "--seeds takes a range such as 1..100 or a file, not '%s'", path);
+    while (fgets(line, sizeof line, f) && (!r->failures || r->keep_going)) {
+        uint64_t seed;
+        if (parse_u64((Str){line, strcspn(line, " #\n")}, &seed) == 0) run_one(r, seed);
+    }
+    fclose(f);
+    return CLI_OK;
+}
+
 static int read_range(const char *text, Runs *r)
 {
     const char *dots = text ? strstr(text, "..") : NULL;
     if (!text) return CLI_OK;
+    if (!dots || strchr(text, '/')) {
+        r->file = text;
+        return CLI_OK;
+    }
     if (dots && parse_u64((Str){text, (size_t)(dots - text)}, &r->first) == 0 &&
         parse_u64(str_from(dots + 2), &r->last) == 0 && r->first <= r->last)
         return CLI_OK;
@@ -133,11 +154,13 @@ static int run(const Args *a)
     }
     say_setup(r.o.trace ? SAY_INFO : (SayLevel)(SAY_ERROR + 1), SAY_TEXT, "sim");
     signal(SIGABRT, on_abort);
-    for (uint64_t i = r.first;; i++) {
+    if (r.file) status = run_file(r.file, &r);
+    for (uint64_t i = r.first; !r.file; i++) {
         run_one(&r, i);
         if (i == r.last || (r.failures && !r.keep_going)) break;
         if (r.until_ns && boot_now_ns() >= r.until_ns) break;
     }
+    if (status != CLI_OK) return status;
     summary(&r, boot_now_ns() - begin);
     return r.failures ? CLI_FAILED : CLI_OK;
 }

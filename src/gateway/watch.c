@@ -1,5 +1,5 @@
-/* Who waits for a task. One table by task number; one heap of times, with one timer of the loop at its
- * head. */
+/* Who waits for a task. One table by task number; one heap of times, with one timer of the loop at
+ * its head. */
 #include "gateway/internal.h"
 
 static void arm(Gateway *g)

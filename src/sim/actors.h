@@ -3,6 +3,8 @@
 #ifndef SIM_ACTORS_H
 #define SIM_ACTORS_H
 
+#include "task/task.h"
+
 #include "sim/call.h"
 #include "sim/plan.h"
 #include "sim/witness.h"
@@ -10,7 +12,11 @@
 typedef struct Sim Sim;
 typedef struct Client Client;
 typedef struct Hand Hand; /* a worker */
+typedef struct Follower Follower;
+typedef struct Batcher Batcher;
 struct Node;
+
+#define RECENT_MAX 32
 
 struct Sim {
     World *w;
@@ -21,10 +27,16 @@ struct Sim {
     struct Faults *faults;
     Client **clients;
     Hand **hands;
+    Follower *followers[2];
+    Batcher *batcher;
+    char recent[RECENT_MAX][TASK_ID_LEN + 1]; /* accepted last; a ring */
+    uint64_t recent_n;
     uint64_t nonces, keys, streams;
-    bool healed; /* no faults any more */
-    bool quiet;  /* clients submit nothing new */
-    Buf leased;  /* ids that a lease named for the first time, each TASK_ID_LEN + 1 bytes */
+    int64_t calm_ns;       /* from then on nothing is left of the faults; 0: not yet */
+    uint64_t ended_leases; /* by time, when it became calm */
+    bool healed;           /* no faults any more */
+    bool quiet;            /* clients submit nothing new */
+    Buf leased; /* ids that a lease named for the first time, each TASK_ID_LEN + 1 bytes */
     uint64_t submits, reads, tasks, leases;
 };
 
@@ -35,6 +47,19 @@ bool client_idle(const Client *c);
 /* Reads every accepted task once more; true when that is done. */
 void client_read_all(Client *c);
 bool client_has_read_all(const Client *c);
+
+void sim_recent(Sim *s, const char *id); /* it was accepted */
+/* The code of a refusal's problem; CODE_INTERNAL: its outcome is not known. */
+Code reply_code(Str body);
+
+/* ---- follow.c: who reads event streams ---- */
+Follower *follower_new(Sim *s, uint32_t number);
+void follower_free(Follower *f);
+
+/* ---- batch.c: who submits in batches ---- */
+Batcher *batcher_new(Sim *s, uint32_t number);
+void batcher_free(Batcher *b);
+bool batcher_idle(const Batcher *b);
 
 /* ---- hand.c ---- */
 Hand *hand_new(Sim *s, uint32_t number);

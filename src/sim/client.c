@@ -56,6 +56,11 @@ static Str tenant_key(const Client *c)
     return str_from(keys[c->tenant]);
 }
 
+void sim_recent(Sim *s, const char *id)
+{
+    memcpy(s->recent[s->recent_n++ % RECENT_MAX], id, TASK_ID_LEN + 1);
+}
+
 static void know(Client *c, const char *id)
 {
     for (uint32_t i = 0; i < c->known_len; i++)
@@ -71,10 +76,8 @@ static JudgeOp op_of(const Client *c, JudgeOut out, Code code)
         .client = c->number, .start = c->began_ns, .end = c->w->now_ns, .out = out, .code = code};
 }
 
-/* The code of a refusal's problem. CODE_INTERNAL: its outcome is not known. */
-static Code problem_code(const Reply *r)
+Code reply_code(Str body)
 {
-    Str body = buf_str(&r->body);
     const char *p = body.n ? memmem(body.p, body.n, "\"code\":\"", 8) : NULL;
     if (!p) return CODE_INTERNAL;
     p += 8;
@@ -111,12 +114,13 @@ static void submitted(Client *c, int err, const Reply *r)
         JudgeOp op = op_of(c, OUT_OK, CODE_OK);
         judge_submit(j, &op, &c->submit, &v);
         know(c, v.id);
+        sim_recent(c->s, v.id);
         c->s->tasks++;
         c->again = false;
         world_say(c->w, "%s: accepted %s %s", c->name, v.id, task_state_name(v.status));
         return;
     }
-    Code code = err ? CODE_INTERNAL : problem_code(r);
+    Code code = err ? CODE_INTERNAL : reply_code(buf_str(&r->body));
     bool unknown = err || code == CODE_INTERNAL;
     JudgeOp op = op_of(c, unknown ? OUT_UNKNOWN : OUT_REFUSED, code);
     judge_submit(j, &op, &c->submit, NULL);
@@ -202,7 +206,7 @@ static void read_done(Client *c, int err, const Reply *r)
                   v.attempt);
         if (c->all) one_more(c);
     } else if (!err && (r->status == 404 || r->status == 410)) {
-        JudgeOp op = op_of(c, OUT_REFUSED, problem_code(r));
+        JudgeOp op = op_of(c, OUT_REFUSED, reply_code(buf_str(&r->body)));
         judge_read(j, &op, c->id, NULL);
         world_say(c->w, "%s: read %s: %d", c->name, c->id, r->status);
         if (c->all) one_more(c);
@@ -220,14 +224,14 @@ static void cancel_done(Client *c, int err, const Reply *r)
         world_say(c->w, "%s: canceled %s", c->name, c->id);
         return;
     }
-    Code code = err ? CODE_INTERNAL : problem_code(r);
+    Code code = err ? CODE_INTERNAL : reply_code(buf_str(&r->body));
     JudgeOp op = op_of(c, code == CODE_INTERNAL ? OUT_UNKNOWN : OUT_REFUSED, code);
     judge_cancel(j, &op, c->id, NULL);
 }
 
 static void delete_done(Client *c, int err, const Reply *r)
 {
-    Code code = err ? CODE_INTERNAL : r->status == 204 ? CODE_OK : problem_code(r);
+    Code code = err ? CODE_INTERNAL : r->status == 204 ? CODE_OK : reply_code(buf_str(&r->body));
     JudgeOp op = op_of(c,
                        code == CODE_OK         ? OUT_OK
                        : code == CODE_INTERNAL ? OUT_UNKNOWN
@@ -446,7 +450,7 @@ static void next_fire(Event *e)
 static void next(Client *c)
 {
     int64_t think = c->all ? 0 : world_around(c->w, c->s->plan.think_ns);
-    if (c->again) think = world_between(c->w, 10 * NS_PER_MS, NS_PER_S);
+    if (c->again) think = world_between(c->w, 10 * NS_PER_MS, 2 * NS_PER_S);
     world_in(c->w, &c->next, think);
 }
 

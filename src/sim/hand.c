@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "sim/actors.h"
+#include "sim/crew.h"
 #include "wire/json.h"
 #include "worker/message.h"
 #include "worker/outbox.h"
@@ -46,6 +47,7 @@ typedef struct { /* a line that waits for its answer */
 } Line;
 
 struct Hand {
+    Crew *crew; /* not NULL: our own worker's logic; then the rest is idle */
     Sim *s;
     World *w;
     Peer peer;
@@ -306,6 +308,7 @@ static void on_line(void *ctx, Str line)
         h->pong = m.ping;
         break;
     case MESSAGE_DRAIN:
+        h->draining = m.exit;
         LIST_FOR (x, &h->runs, Run, link) {
             const Dev *d = &h->devices[MIN(x->device, h->devices_len - 1)];
             bool begun = d->busy && !d->loading && LIST_FIRST(&d->queue, Run, at) == x;
@@ -328,7 +331,7 @@ static void back_to_lines(Hand *h)
     while (!list_empty(&h->flight)) {
         Line *l = CONTAINER_OF(h->flight.prev, Line, link);
         list_del(&l->link);
-        if (l->kind == 3) {
+        if (l->kind >= 3) {
             list_push_front(&h->lines, &l->link);
             line_free(l); /* what may be lost */
         } else {
@@ -559,6 +562,10 @@ static void pulse_fire(Event *e)
     int64_t silent = (int64_t)(3 * MAX(h->ping_s, 1U)) * NS_PER_S;
     world_in(h->w, e, NS_PER_S);
     if (paused(h) || h->dead) return;
+    if (h->draining && list_empty(&h->runs) && list_empty(&h->lines) && !h->post) {
+        hand_die(h, world_between(h->w, 100 * NS_PER_MS, NS_PER_S));
+        return;
+    }
     if (h->stream && h->w->now_ns - h->heard_ns > silent) {
         world_say(h->w, "%s: the stream is silent", h->name);
         lost(h);
@@ -603,6 +610,10 @@ Hand *hand_new(Sim *s, uint32_t number)
         h->devices[i].hand = h;
         list_init(&h->devices[i].queue);
     }
+    if (world_below(s->w, 2)) {
+        h->crew = crew_new(s, number, h->name, h->devices_len);
+        return h;
+    }
     h->retry.fire = retry_fire;
     h->pulse.fire = pulse_fire;
     h->post_again.fire = post_again_fire;
@@ -614,6 +625,7 @@ Hand *hand_new(Sim *s, uint32_t number)
 void hand_free(Hand *h)
 {
     if (!h) return;
+    crew_free(h->crew);
     h->dead = true;
     lost(h);
     calls_drop(&h->peer);
@@ -626,12 +638,16 @@ void hand_free(Hand *h)
 
 void hand_die(Hand *h, int64_t back_in_ns)
 {
+    if (h->crew) {
+        crew_die(h->crew, back_in_ns);
+        return;
+    }
     world_say(h->w, "%s: dies", h->name);
     h->dead = true;
     lost(h);
     calls_drop(&h->peer);
     forget_all(h);
-    h->dead = false;
+    h->dead = h->draining = false;
     h->pong_due = false;
     h->id[0] = 0;
     h->life++;
@@ -641,13 +657,15 @@ void hand_die(Hand *h, int64_t back_in_ns)
 void hand_pause(Hand *h, int64_t for_ns)
 {
     h->paused_until_ns = h->w->now_ns + for_ns;
-    h->peer.cut_until_ns = MAX(h->peer.cut_until_ns, h->paused_until_ns);
+    Peer *peer = hand_peer(h);
+    peer->cut_until_ns = MAX(peer->cut_until_ns, h->paused_until_ns);
+    if (h->crew) crew_pause(h->crew, h->paused_until_ns);
     world_say(h->w, "%s: sleeps for %lld ms", h->name, (long long)(for_ns / NS_PER_MS));
 }
 
 Peer *hand_peer(Hand *h)
 {
-    return &h->peer;
+    return h->crew ? crew_peer(h->crew) : &h->peer;
 }
 
 const char *hand_name(const Hand *h)
@@ -657,5 +675,5 @@ const char *hand_name(const Hand *h)
 
 const char *hand_id(const Hand *h)
 {
-    return h->id;
+    return h->crew ? crew_id(h->crew) : h->id;
 }

@@ -48,6 +48,7 @@ void judge_result_sent(Judge *j, int64_t now, uint32_t worker, const char *id, u
         l->output = ok ? output : 0;
     }
     l->sent = true;
+    l->sends++;
 }
 
 void judge_error_final(Judge *j, const char *id, uint64_t token)
@@ -62,7 +63,8 @@ void judge_result_answered(Judge *j, int64_t now, uint32_t worker, const char *i
     j->answers++;
     Leased *l = lease_row(j, token, id);
     Seen *n = judge_seen(j, id);
-    if (answer == JUDGE_FENCED) l->fenced = true;
+    /* Sent again, it may be fenced because the task has left memory with that very result. */
+    if (answer == JUDGE_FENCED && l->sends == 1) l->fenced = true;
     if (answer == JUDGE_DUPLICATE) l->duplicate = true;
     if (answer != JUDGE_ACCEPTED) return;
     if (l->fenced)

@@ -57,6 +57,7 @@ typedef struct {
     uint32_t worker, attempt;
     uint64_t input, output; /* output: 0 no result was sent, or an error */
     bool given, sent, ok, final, accepted, duplicate, fenced;
+    uint32_t sends;
     int64_t device_ns, given_at;
 } Leased;
 

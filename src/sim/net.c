@@ -408,6 +408,10 @@ static void timer_fire(Event *e)
 {
     SimTimer *s = CONTAINER_OF(e, SimTimer, event);
     Host *h = s->host;
+    if (h->paused_until_ns > h->w->now_ns) {
+        world_at(h->w, e, h->paused_until_ns);
+        return;
+    }
     if (s->repeat_ms) world_in(h->w, &s->event, (int64_t)s->repeat_ms * NS_PER_MS);
     s->timer->fire(s->timer);
     if (h->up) h->turn(h);

@@ -4,7 +4,8 @@
  *
  * Invariants
  *   N1  Bytes arrive in order, or the stream breaks: what TCP promises.
- *   N2  A cut loses nothing: what is under way arrives when it is over, unless somebody gives up. */
+ *   N2  A cut loses nothing: what is under way arrives when it is over, unless somebody gives
+ *       up. */
 #ifndef SIM_NET_H
 #define SIM_NET_H
 
@@ -30,6 +31,7 @@ struct Host { /* a server's end of all its connections */
     Loop loop; /* of its gateway */
     TcpListener *listener;
     bool up;
+    int64_t paused_until_ns; /* its process does not run before; 0: it does */
     /* Of Conn.in_host: those not yet accepted; the others; those whose end is closed, not yet
      * gone. */
     List coming, conns, shed;

@@ -335,6 +335,7 @@ Node *node_new(World *w, const Plan *plan, Witness *witness, const char *name)
 void node_free(Node *n)
 {
     if (!n) return;
+    n->died = NULL;
     if (n->up) node_bury(n);
     world_not(n->w, &n->burial);
     host_done(&n->host);
@@ -500,5 +501,5 @@ void node_bury(Node *n)
     MemCrash how = CRASH_KILL;
     if (n->power_cut) how = world_below(n->w, 3) ? CRASH_TEAR : CRASH_DROP;
     mem_disk_crash(n->disk, how);
-    n->died(n->owner, n);
+    if (n->died) n->died(n->owner, n);
 }

@@ -58,7 +58,7 @@ static void draw_people(Plan *p, Random *r)
     p->workers = (uint32_t)between(r, 1, 4);
     p->devices_max = (uint32_t)between(r, 1, 3);
     p->models = (uint32_t)between(r, 1, 3);
-    p->think_ns = (int64_t)ONE_OF(r, 60, 250, 1000) * NS_PER_MS;
+    p->think_ns = (int64_t)ONE_OF(r, 100, 400, 2000) * NS_PER_MS;
     p->run_ns = (int64_t)ONE_OF(r, 10, 100, 800, 3000) * NS_PER_MS;
     p->batch_max = (uint32_t)ONE_OF(r, 1, 4, 16);
     p->input_bytes = (uint32_t)ONE_OF(r, 20, 200, 1500);
@@ -95,6 +95,8 @@ static void draw_faults(Plan *p, Random *r)
     p->lies = odds(r, 1000, 200000);
     p->slow_net = odds(r, 1, 200);
     p->damage = odds(r, 100000, 1000000);
+    /* The wall clock's steps are hours: shard time takes them over at a restart, and keys age. */
+    if (p->step_ns) p->limits.idem_ttl_ns = 10 * 86400 * NS_PER_S;
 }
 
 void plan_draw(Plan *p, Random *r, const char *profile)

@@ -40,7 +40,7 @@ typedef enum {
     HAP_LOAD_FAILS,
     HAP_DRAINS,
     HAP_FOLDS,
-    HAP_TAKEOVERS, /* a standby took the log over */
+    HAP_TAKEOVERS, /* another process tried to take the log over */
     HAPS
 } Hap;
 extern const char *const hap_names[HAPS];

@@ -117,5 +117,7 @@ void held_free(Held *h);
 void lease_batch_free(LeaseBatch *b); /* one whose tasks were never handed out; accepts NULL */
 
 int64_t clock_mono(void);
+/* For a simulation: from now on it is what now says; NULL: the machine's again. */
+void clock_mono_simulate(int64_t (*now)(void));
 
 #endif

@@ -8,6 +8,7 @@
 #include "base/base.h"
 #include "engine/engine.h"
 #include "io/http_client.h"
+#include "io/loop.h"
 #include "worker/executor.h"
 #include "worker/files.h"
 #include "worker/held.h"
@@ -35,8 +36,27 @@ typedef struct { /* what the server is told again after each registration */
     Buf line;
 } Resident;
 
-typedef struct Worker {
+typedef struct Worker Worker;
+
+/* Where the main thread meets the world: libuv, libcurl and threads (worker.c), or the simulator.
+ * The first two as in io/http_client.h, the others as in executor.h. */
+typedef struct {
+    HttpRequest *(*call)(Worker *w, const HttpRequestOptions *o);
+    void (*cancel_call)(Worker *w, HttpRequest *r); /* accepts NULL */
+    bool (*idle)(Executor *e);
+    void (*put)(Executor *e, List *items);
+    void (*order)(Executor *e, ItemKind kind, const ModelSpec *spec);
+    void (*cancel)(Executor *e, Held *h);
+    void (*hand_back)(Executor *e);
+    void (*take)(Executor *e, List *ended, List *notes);
+    void (*end)(Worker *w); /* the main loop is to end */
+} WorkerWorld;
+
+struct Worker {
     const WorkerOptions *o;
+    const WorkerWorld *world;
+    Loop *loop;
+    long pid;
     char name[129]; /* the protocol's limit */
     Files files;
     ModelRepository models;
@@ -46,10 +66,12 @@ typedef struct Worker {
     Executor **executors;
     size_t executors_len;
 
-    uv_loop_t loop;
+    uv_loop_t uv; /* the real loop, and what only it has */
+    Loop real;
     uv_async_t *wake;
-    uv_timer_t *tick, *retry;
     uv_signal_t *term, *intr;
+    LoopTimer tick, retry;
+    uint64_t tick_ms; /* how often it comes now */
     HttpClient *http;
     Random random;
     int exit_code;
@@ -86,9 +108,12 @@ typedef struct Worker {
     int64_t post_after_ns; /* backoff */
     unsigned post_failures;
     bool post_progressed;
-} Worker;
+};
 
 /* worker.c */
+Worker *worker_new(const WorkerOptions *o); /* no world, no loop, no models, no executors yet */
+void worker_free(Worker *w);
+void worker_tick(LoopTimer *t);
 void worker_leave(Worker *w, bool deaf);
 void worker_end(Worker *w, int exit_code);
 void worker_check_end(Worker *w);
@@ -97,6 +122,7 @@ Executor *worker_executor(Worker *w, uint32_t device); /* NULL: there is no such
 
 /* session.c */
 void session_start(Worker *w);
+void session_retry(LoopTimer *t);
 void session_deafen(Worker *w); /* closes the stream */
 void session_post(Worker *w);   /* what there is to say, if nothing is under way */
 void session_tick(Worker *w);

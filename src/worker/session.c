@@ -7,7 +7,6 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     BACKOFF_FIRST_MS = 100,
@@ -31,9 +30,9 @@ static int64_t backoff_ms(Worker *w, unsigned failures)
     return ms / 2 + (int64_t)random_below(&w->random, (uint64_t)ms / 2 + 1);
 }
 
-static void on_retry(uv_timer_t *t)
+void session_retry(LoopTimer *t)
 {
-    begin_register(t->data);
+    begin_register(CONTAINER_OF(t, Worker, retry));
 }
 
 /* Says once that there is no server, and once that there is one again. */
@@ -48,13 +47,13 @@ static void warn_once(Worker *w, const char *what, const char *why)
 
 static void lost(Worker *w)
 {
-    http_request_cancel(w->stream);
-    http_request_cancel(w->post);
-    http_request_cancel(w->registering);
+    w->world->cancel_call(w, w->stream);
+    w->world->cancel_call(w, w->post);
+    w->world->cancel_call(w, w->registering);
     w->stream = w->post = w->registering = NULL;
     outbox_end(&w->outbox);
     w->session = SESSION_OFF;
-    uv_timer_start(w->retry, on_retry, (uint64_t)backoff_ms(w, w->failures), 0);
+    loop_timer_start(&w->retry, (uint64_t)backoff_ms(w, w->failures), 0);
     w->failures++;
 }
 
@@ -113,7 +112,7 @@ static void on_message(Worker *w, Message *m)
         spec = named_model(w, m);
         e = worker_executor(w, m->device);
         if (spec == NULL || e == NULL) break;
-        executor_order(e, m->kind == MESSAGE_LOAD ? ITEM_LOAD : ITEM_UNLOAD, spec);
+        w->world->order(e, m->kind == MESSAGE_LOAD ? ITEM_LOAD : ITEM_UNLOAD, spec);
         break;
     case MESSAGE_DRAIN:
         say_info("the server drains this worker: %zu tasks held%s", w->held_len,
@@ -170,21 +169,21 @@ static void open_stream(Worker *w)
     Buf url = {0};
     buf_printf(&url, "%s/v1/worker/%s/stream", w->files.server_url, w->id);
     w->heard_ns = clock_mono();
-    w->stream = http_client_start(w->http, &(HttpRequestOptions){
-                                               .method = "GET",
-                                               .url = buf_z(&url),
-                                               .headers = headers(w, true),
-                                               .on_line = on_stream_line,
-                                               .on_done = on_stream_done,
-                                               .ctx = w,
-                                           });
+    w->stream = w->world->call(w, &(HttpRequestOptions){
+                                      .method = "GET",
+                                      .url = buf_z(&url),
+                                      .headers = headers(w, true),
+                                      .on_line = on_stream_line,
+                                      .on_done = on_stream_done,
+                                      .ctx = w,
+                                  });
     buf_done(&url);
 }
 
 void session_deafen(Worker *w)
 {
     w->deaf = true;
-    http_request_cancel(w->stream);
+    w->world->cancel_call(w, w->stream);
     w->stream = NULL;
 }
 
@@ -221,7 +220,7 @@ static void put_hello(Worker *w, Buf *b)
     put_member(b, "name", w->name);
     buf_putc(b, ',');
     put_member(b, "region", w->o->region);
-    buf_printf(b, ",\"pid\":%ld", (long)getpid());
+    buf_printf(b, ",\"pid\":%ld", w->pid);
     if (w->id[0] != '\0') {
         buf_putc(b, ',');
         put_member(b, "worker", w->id);
@@ -331,15 +330,15 @@ static void begin_register(Worker *w)
     put_hello(w, &w->hello);
     Buf url = {0};
     buf_printf(&url, "%s/v1/worker/register", w->files.server_url);
-    w->registering = http_client_start(w->http, &(HttpRequestOptions){
-                                                    .method = "POST",
-                                                    .url = buf_z(&url),
-                                                    .headers = headers(w, false),
-                                                    .body = buf_str(&w->hello),
-                                                    .timeout_ms = REGISTER_TIMEOUT_MS,
-                                                    .on_done = on_registered,
-                                                    .ctx = w,
-                                                });
+    w->registering = w->world->call(w, &(HttpRequestOptions){
+                                           .method = "POST",
+                                           .url = buf_z(&url),
+                                           .headers = headers(w, false),
+                                           .body = buf_str(&w->hello),
+                                           .timeout_ms = REGISTER_TIMEOUT_MS,
+                                           .on_done = on_registered,
+                                           .ctx = w,
+                                       });
     buf_done(&url);
 }
 
@@ -455,8 +454,8 @@ static void post_again_after(Worker *w, int64_t ms)
 {
     w->post_failures++;
     w->post_after_ns = clock_mono() + ms * NS_PER_MS;
-    uint64_t now_busy = (uint64_t)ms;
-    uv_timer_start(w->tick, w->tick->timer_cb, MIN(now_busy, (uint64_t)TICK_BUSY_MS), TICK_BUSY_MS);
+    w->tick_ms = TICK_BUSY_MS;
+    loop_timer_start(&w->tick, MIN((uint64_t)ms, (uint64_t)TICK_BUSY_MS), TICK_BUSY_MS);
 }
 
 static void on_posted(void *ctx, int err, HttpReply *r)
@@ -528,15 +527,15 @@ void session_post(Worker *w)
     if (w->body.len == 0) return;
     Buf url = {0};
     buf_printf(&url, "%s/v1/worker/%s/reports", w->files.server_url, w->id);
-    w->post = http_client_start(w->http, &(HttpRequestOptions){
-                                             .method = "POST",
-                                             .url = buf_z(&url),
-                                             .headers = headers(w, true),
-                                             .body = buf_str(&w->body),
-                                             .timeout_ms = POST_TIMEOUT_MS,
-                                             .on_done = on_posted,
-                                             .ctx = w,
-                                         });
+    w->post = w->world->call(w, &(HttpRequestOptions){
+                                    .method = "POST",
+                                    .url = buf_z(&url),
+                                    .headers = headers(w, true),
+                                    .body = buf_str(&w->body),
+                                    .timeout_ms = POST_TIMEOUT_MS,
+                                    .on_done = on_posted,
+                                    .ctx = w,
+                                });
     buf_done(&url);
 }
 
@@ -559,9 +558,9 @@ void session_tick(Worker *w)
 
 void session_done(Worker *w)
 {
-    http_request_cancel(w->stream);
-    http_request_cancel(w->post);
-    http_request_cancel(w->registering);
+    w->world->cancel_call(w, w->stream);
+    w->world->cancel_call(w, w->post);
+    w->world->cancel_call(w, w->registering);
     w->stream = w->post = w->registering = NULL;
     outbox_end(&w->outbox);
     buf_done(&w->body);

@@ -72,10 +72,10 @@ static void release(Worker *w, Held *h)
     report(w, h);
 }
 
-/* ---- jobs on libuv's pool: files ---- */
+/* ---- jobs on other threads: files ---- */
 
 typedef struct {
-    uv_work_t work;
+    LoopWork work;
     Worker *w;
     Held *h;
     int err;
@@ -92,19 +92,18 @@ static void end_failed_job(FileJob *j)
     h->error_code = j->why.code == ENGINE_ERR_MODEL ? "internal" : engine_error_code(j->why.code);
 }
 
-static void start_job(Worker *w, Held *h, uv_work_cb work, uv_after_work_cb after)
+static void start_job(Worker *w, Held *h, void (*work)(LoopWork *), void (*after)(LoopWork *, int))
 {
     FileJob *j = mem_new(sizeof *j);
-    j->work.data = j;
     j->w = w;
     j->h = h;
     w->jobs++;
-    CHECK(uv_queue_work(&w->loop, &j->work, work, after) == 0);
+    loop_work(w->loop, &j->work, work, after);
 }
 
-static void store_work(uv_work_t *work)
+static void store_work(LoopWork *work)
 {
-    FileJob *j = work->data;
+    FileJob *j = CONTAINER_OF(work, FileJob, work);
     Held *h = j->h;
     const char *id;
     j->err = worker_file_store(&j->w->files, h, STR("output.json"), STR("application/json"),
@@ -118,9 +117,9 @@ static void store_work(uv_work_t *work)
     buf_done(&h->output);
 }
 
-static void store_done(uv_work_t *work, int status)
+static void store_done(LoopWork *work, int status)
 {
-    FileJob *j = work->data;
+    FileJob *j = CONTAINER_OF(work, FileJob, work);
     Worker *w = j->w;
     (void)status; /* jobs are never canceled */
     w->jobs--;
@@ -148,12 +147,12 @@ static void to_executor(Worker *w, List *items, uint32_t device)
 {
     Executor *e = worker_executor(w, device);
     CHECK(e != NULL);
-    executor_put(e, items);
+    w->world->put(e, items);
 }
 
-static void fetch_work(uv_work_t *work)
+static void fetch_work(LoopWork *work)
 {
-    FileJob *j = work->data;
+    FileJob *j = CONTAINER_OF(work, FileJob, work);
     Held *h = j->h;
     FileOwner owner = file_owner(h);
     Buf id = {0};
@@ -171,9 +170,9 @@ static void fetch_work(uv_work_t *work)
     }
 }
 
-static void fetch_done(uv_work_t *work, int status)
+static void fetch_done(LoopWork *work, int status)
 {
-    FileJob *j = work->data;
+    FileJob *j = CONTAINER_OF(work, FileJob, work);
     Worker *w = j->w;
     Held *h = j->h;
     (void)status;
@@ -250,7 +249,7 @@ static void stop_held(Worker *w, Held *h, HeldStop how)
     if (atomic_load(&h->stop) < (int)how) atomic_store(&h->stop, how);
     switch (h->state) {
     case HELD_WITH_EXECUTOR:
-        executor_cancel(worker_executor(w, h->batch->device), h);
+        w->world->cancel(worker_executor(w, h->batch->device), h);
         break;
     case HELD_FETCHING: /* their jobs look at h->stop */
     case HELD_STORING:
@@ -280,7 +279,7 @@ void tasks_hand_back(Worker *w)
     LIST_FOR (h, &w->all, Held, in_all) {
         if (h->state == HELD_FETCHING) stop_held(w, h, STOP_RELEASE);
     }
-    for (size_t i = 0; i < w->executors_len; i++) executor_hand_back(w->executors[i]);
+    for (size_t i = 0; i < w->executors_len; i++) w->world->hand_back(w->executors[i]);
 }
 
 /* ---- what executors tell ---- */
@@ -362,7 +361,7 @@ static void load_failed(Worker *w, uint32_t device, const Note *n)
 
 /* A checkpoint goes out as a file, then its report. */
 typedef struct {
-    uv_work_t work;
+    LoopWork work;
     Worker *w;
     char task_id[64];
     uint64_t token, unit;
@@ -372,18 +371,18 @@ typedef struct {
     int err;
 } CheckpointJob;
 
-static void checkpoint_work(uv_work_t *work)
+static void checkpoint_work(LoopWork *work)
 {
-    CheckpointJob *j = work->data;
+    CheckpointJob *j = CONTAINER_OF(work, CheckpointJob, work);
     FileOwner owner = {str_from(j->task_id), j->token, &j->stop};
     EngineError why;
     j->err = files_put(&j->w->files, &owner, STR("checkpoint"), STR("application/octet-stream"),
                        buf_str(&j->bytes), j->file, &why);
 }
 
-static void checkpoint_done(uv_work_t *work, int status)
+static void checkpoint_done(LoopWork *work, int status)
 {
-    CheckpointJob *j = work->data;
+    CheckpointJob *j = CONTAINER_OF(work, CheckpointJob, work);
     Worker *w = j->w;
     (void)status;
     w->jobs--;
@@ -408,7 +407,6 @@ static void checkpoint(Worker *w, Note *n)
     if (h == NULL || h->storing_checkpoint || w->session != SESSION_ON) return;
     h->storing_checkpoint = true;
     CheckpointJob *j = mem_new(sizeof *j);
-    j->work.data = j;
     j->w = w;
     memcpy(j->task_id, h->id.p, h->id.n);
     j->token = h->token;
@@ -416,7 +414,7 @@ static void checkpoint(Worker *w, Note *n)
     j->bytes = n->bytes;
     n->bytes = (Buf){0};
     w->jobs++;
-    CHECK(uv_queue_work(&w->loop, &j->work, checkpoint_work, checkpoint_done) == 0);
+    loop_work(w->loop, &j->work, checkpoint_work, checkpoint_done);
 }
 
 void tasks_take(Worker *w)
@@ -426,7 +424,7 @@ void tasks_take(Worker *w)
         List items, notes;
         list_init(&items);
         list_init(&notes);
-        executor_take(w->executors[i], &items, &notes);
+        w->world->take(w->executors[i], &items, &notes);
         LIST_FOR (n, &notes, Note, link) {
             list_del(&n->link);
             if (n->kind == NOTE_LOG) {

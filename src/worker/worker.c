@@ -19,7 +19,7 @@
 void worker_end(Worker *w, int exit_code)
 {
     w->exit_code = exit_code;
-    uv_stop(&w->loop);
+    w->world->end(w);
 }
 
 void worker_check_end(Worker *w)
@@ -55,12 +55,13 @@ static void on_signal(uv_signal_t *s, int number)
 
 /* ---- time ---- */
 
-static void on_tick(uv_timer_t *t)
+void worker_tick(LoopTimer *t)
 {
-    Worker *w = t->data;
+    Worker *w = CONTAINER_OF(t, Worker, tick);
     bool busy = w->held_len > 0 || w->leaving || w->post_after_ns != 0;
     uint64_t every = busy ? TICK_BUSY_MS : TICK_IDLE_MS;
-    if (uv_timer_get_repeat(t) != every) uv_timer_start(t, on_tick, every, every);
+    if (w->tick_ms != every) loop_timer_start(t, every, every);
+    w->tick_ms = every;
     tasks_tick(w);
     session_tick(w);
     int64_t now = clock_mono();
@@ -73,7 +74,8 @@ static void on_tick(uv_timer_t *t)
     if (w->leaving && w->held_len > 0 && w->jobs == 0 &&
         now - w->answered_ns > (int64_t)w->lease_s * NS_PER_S) {
         bool idle = true;
-        for (size_t i = 0; i < w->executors_len; i++) idle = idle && executor_idle(w->executors[i]);
+        for (size_t i = 0; i < w->executors_len; i++)
+            idle = idle && w->world->idle(w->executors[i]);
         if (idle) {
             say_warn("no server took the last %zu reports", w->held_len);
             worker_end(w, WORKER_EXIT_FAILED);
@@ -90,8 +92,9 @@ static void on_wake(uv_async_t *a)
 
 void worker_busy(Worker *w)
 {
-    if (uv_timer_get_repeat(w->tick) != TICK_BUSY_MS)
-        uv_timer_start(w->tick, on_tick, TICK_BUSY_MS, TICK_BUSY_MS);
+    if (w->tick_ms == TICK_BUSY_MS) return;
+    w->tick_ms = TICK_BUSY_MS;
+    loop_timer_start(&w->tick, TICK_BUSY_MS, TICK_BUSY_MS);
 }
 
 static void wake(void *ctx)
@@ -270,24 +273,54 @@ static void free_handle(uv_handle_t *h)
     mem_free(h);
 }
 
+static HttpRequest *real_call(Worker *w, const HttpRequestOptions *o)
+{
+    return http_client_start(w->http, o);
+}
+
+static void real_cancel_call(Worker *w, HttpRequest *r)
+{
+    (void)w;
+    http_request_cancel(r);
+}
+
+static void real_end(Worker *w)
+{
+    uv_stop(&w->uv);
+}
+
+static const WorkerWorld real_world = {
+    .call = real_call,
+    .cancel_call = real_cancel_call,
+    .idle = executor_idle,
+    .put = executor_put,
+    .order = executor_order,
+    .cancel = executor_cancel,
+    .hand_back = executor_hand_back,
+    .take = executor_take,
+    .end = real_end,
+};
+
 static void start_loop(Worker *w)
 {
-    CHECK(uv_loop_init(&w->loop) == 0);
+    CHECK(uv_loop_init(&w->uv) == 0);
+    loop_uv_init(&w->real, &w->uv);
+    w->loop = &w->real;
+    w->world = &real_world;
     w->wake = mem_new(sizeof *w->wake);
-    w->tick = mem_new(sizeof *w->tick);
-    w->retry = mem_new(sizeof *w->retry);
     w->term = mem_new(sizeof *w->term);
     w->intr = mem_new(sizeof *w->intr);
-    CHECK(uv_async_init(&w->loop, w->wake, on_wake) == 0);
-    CHECK(uv_timer_init(&w->loop, w->tick) == 0);
-    CHECK(uv_timer_init(&w->loop, w->retry) == 0);
-    CHECK(uv_signal_init(&w->loop, w->term) == 0);
-    CHECK(uv_signal_init(&w->loop, w->intr) == 0);
-    w->wake->data = w->tick->data = w->retry->data = w->term->data = w->intr->data = w;
-    CHECK(uv_timer_start(w->tick, on_tick, TICK_IDLE_MS, TICK_IDLE_MS) == 0);
+    CHECK(uv_async_init(&w->uv, w->wake, on_wake) == 0);
+    loop_timer_init(w->loop, &w->tick, worker_tick);
+    loop_timer_init(w->loop, &w->retry, session_retry);
+    CHECK(uv_signal_init(&w->uv, w->term) == 0);
+    CHECK(uv_signal_init(&w->uv, w->intr) == 0);
+    w->wake->data = w->term->data = w->intr->data = w;
+    w->tick_ms = TICK_IDLE_MS;
+    loop_timer_start(&w->tick, TICK_IDLE_MS, TICK_IDLE_MS);
     CHECK(uv_signal_start(w->term, on_signal, SIGTERM) == 0);
     CHECK(uv_signal_start(w->intr, on_signal, SIGINT) == 0);
-    w->http = http_client_new(&w->loop);
+    w->http = http_client_new(&w->uv);
 }
 
 /* False: a model or a transfer is under way and cannot be waited for. */
@@ -301,16 +334,16 @@ static bool stop_all(Worker *w)
     session_done(w);
     http_client_free(w->http);
     uv_close((uv_handle_t *)w->wake, free_handle);
-    uv_close((uv_handle_t *)w->tick, free_handle);
-    uv_close((uv_handle_t *)w->retry, free_handle);
+    loop_timer_close(&w->tick, NULL);
+    loop_timer_close(&w->retry, NULL);
     uv_close((uv_handle_t *)w->term, free_handle);
     uv_close((uv_handle_t *)w->intr, free_handle);
-    uv_run(&w->loop, UV_RUN_DEFAULT);
-    CHECK(uv_loop_close(&w->loop) == 0);
+    uv_run(&w->uv, UV_RUN_DEFAULT);
+    CHECK(uv_loop_close(&w->uv) == 0);
     return true;
 }
 
-static void free_all(Worker *w)
+void worker_free(Worker *w)
 {
     tasks_done(w);
     if (w->o->work_dir == NULL && w->files.work_dir != NULL) rmdir(w->files.work_dir);
@@ -323,12 +356,13 @@ static void free_all(Worker *w)
     mem_free(w);
 }
 
-static Worker *worker_new(const WorkerOptions *o)
+Worker *worker_new(const WorkerOptions *o)
 {
     Worker *w = mem_new(sizeof *w);
     w->o = o;
     w->lease_s = 30;
     w->ping_s = 5;
+    w->pid = (long)getpid();
     w->lines_max = POST_LINES_MAX;
     w->answered_ns = clock_mono();
     tasks_init(w);
@@ -356,7 +390,7 @@ int worker_run(const WorkerOptions *o)
     signal(SIGPIPE, SIG_IGN);
     Worker *w = worker_new(o);
     if (make_work_dir(w) != 0 || read_models(w) != 0) {
-        free_all(w);
+        worker_free(w);
         return WORKER_EXIT_FAILED;
     }
     find_runtime(w);
@@ -364,7 +398,7 @@ int worker_run(const WorkerOptions *o)
     start_executors(w);
     say_hello(w);
     session_start(w);
-    uv_run(&w->loop, UV_RUN_DEFAULT);
+    uv_run(&w->uv, UV_RUN_DEFAULT);
 
     int code = w->exit_code;
     say_info(code == WORKER_EXIT_OK ? "drained: the end" : "the end");
@@ -372,6 +406,6 @@ int worker_run(const WorkerOptions *o)
         fflush(NULL);
         _exit(code); /* no destructor may run beside a model that does */
     }
-    free_all(w);
+    worker_free(w);
     return code;
 }
