@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "sim/judge_file.h"
 #include "sim/sim.h"
 
 #define SEEDS_DEFAULT 20
@@ -16,6 +17,7 @@ static const Option options[] = {
     {"seeds", 0, "A..B|FILE", "these seeds; a file has one a line, and comments after '#'", NULL},
     {"minutes", 0, "M", "fresh seeds until the time is up", NULL},
     {"profile", 0, "NAME", "swarm (default) or calm", "swarm calm"},
+    {"judge", 0, "FILE", "judge what clients of a real server wrote down; no simulation", NULL},
     {"trace", 0, NULL, "print the seed's trace", NULL},
     {"keep-going", 0, NULL, "do not stop at the first failure", NULL},
 };
@@ -130,8 +132,22 @@ static int read_range(const char *text, Runs *r)
     return fail(CLI_USAGE, "--seeds takes a range such as 1..100, not '%s'", text);
 }
 
+/* The checker of the simulator on a history of the end-to-end tests. */
+static int judge(const char *path)
+{
+    Buf said = {0};
+    int broken = 0, err = judge_file(path, &broken, &said);
+    if (err)
+        fail(CLI_FAILED, "%s: %s\n%.*s", path, err_text(err), STR_ARG(buf_str(&said)));
+    else
+        printf("%.*s%s", STR_ARG(buf_str(&said)), broken ? "" : "\n");
+    buf_done(&said);
+    return err || broken ? CLI_FAILED : CLI_OK;
+}
+
 static int run(const Args *a)
 {
+    if (args_has(a, "judge")) return judge(args_text(a, "judge", NULL));
     Runs r = {.first = 1, .last = SEEDS_DEFAULT, .keep_going = args_has(a, "keep-going")};
     uint64_t minutes = 0, seed = 0;
     r.faults = args_has(a, "faults");

@@ -199,6 +199,8 @@ static void judge_whole(Judge *j, Seen *n, const JudgeView *v)
                   LL(v->deadline_ns));
     if (v->status == TASK_RUNNING && !v->started_ns)
         judge_bad(j, 3, "%s runs and never started", n->id);
+    if (v->started_ns && (!n->started_ns || v->started_ns < n->started_ns))
+        n->started_ns = v->started_ns;
     j->latest_ns = MAX(j->latest_ns, MAX(v->created_ns, MAX(v->started_ns, v->finished_ns)));
 }
 

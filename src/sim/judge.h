@@ -59,6 +59,8 @@ typedef struct {
 
 /* A task object of the API's JSON. 0, or ERR_INVALID and what is wrong with it. */
 int judge_view_read(Str json, JudgeView *ret, Buf *why) HR_MUST_CHECK;
+/* What metadata's member "nonce" says, as a number: a decimal one, or the hash of any other. */
+uint64_t judge_nonce(Str text);
 /* A JSON text as a number that is never 0: equal for equal values, whatever the blanks. */
 uint64_t judge_text(Str json);
 

@@ -162,11 +162,7 @@ static void end_of_origin(Judge *j, Seen *n)
         judge_bad(j, s->s.key ? 7 : 16, "one submit (%llu) made %s and %s", ULL(s->s.nonce),
                   SEEN(j, s->task)->id, n->id);
     if (!s->task) s->task = judge_row(j, n);
-    if (n->first.started_ns &&
-        n->first.started_ns + j->bounds.slack_ns < n->first.created_ns + s->s.delay_ns)
-        judge_bad(j, 9, "%s started before its delay was over", n->id);
-    if (n->ended && n->end.started_ns &&
-        n->end.started_ns + j->bounds.slack_ns < n->end.created_ns + s->s.delay_ns)
+    if (n->started_ns && n->started_ns + j->bounds.slack_ns < n->first.created_ns + s->s.delay_ns)
         judge_bad(j, 9, "%s started before its delay was over", n->id);
     if (s->s.max_attempts && n->first.max_attempts != s->s.max_attempts)
         judge_bad(j, 16, "%s has %u attempts, not %u", n->id, n->first.max_attempts,

@@ -35,6 +35,7 @@ typedef struct {
     JudgeView end;   /* the first terminal one */
     bool ended, changed_charge;
     uint32_t submit;     /* 1 + row; 0: not known yet */
+    int64_t started_ns;  /* the earliest start in any view; 0: none */
     int64_t first_seen;  /* world time: end of that operation */
     int64_t accepted_at; /* … of the first OK submit; 0: none */
     Array far;           /* Far, both rising */

@@ -14,6 +14,12 @@ uint64_t judge_text(Str json)
     return h ? h : 1;
 }
 
+uint64_t judge_nonce(Str text)
+{
+    uint64_t n = 0;
+    return parse_u64(text, &n) ? hash_bytes(text.p, text.n) | 1 : n;
+}
+
 static int wrong(Buf *why, const char *name)
 {
     buf_printf(why, "\"%s\" is missing or wrong", name);
@@ -78,8 +84,7 @@ static int read_whole(const Json *j, JudgeView *v, Buf *why)
     v->shard = (uint32_t)n;
     if (!(m = json_member(j, "metadata"))) return wrong(why, "metadata");
     Str nonce;
-    if (json_val_str(yyjson_obj_get(m->val, "nonce"), &nonce) && parse_u64(nonce, &v->nonce))
-        return wrong(why, "nonce");
+    if (json_val_str(yyjson_obj_get(m->val, "nonce"), &nonce)) v->nonce = judge_nonce(nonce);
     v->data_removed = json_member(j, "data_removed") != NULL;
     put_id(v->retry_of, text_of(j, "retry_of"));
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++)

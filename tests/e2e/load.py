@@ -5,11 +5,12 @@ import contextlib
 import hashlib
 import json
 import random
+import subprocess
 import threading
 import time
 
 from checker import Checker
-from server import TERMINAL, Client, Lost, nonce
+from server import HEADRACE, TERMINAL, Client, Lost, nonce
 
 LIVENESS_S = 60  # after the last fault everything ends within it
 OPEN_MAX = 200   # unfinished tasks of one client
@@ -27,16 +28,27 @@ class History:
             self.operations.append(o)
 
     def save(self):
-        with open(self.path, "w") as f:
-            for o in self.operations:
-                f.write(json.dumps(o) + "\n")
+        write_history(self.operations, self.path)
 
     def verdict(self):
-        self.save()
+        """What this folder's checker says of it, and the simulator's."""
         checker = Checker()
         for o in self.operations:
             checker.add(o)
-        return checker.verdict(), checker.summary()
+        violations = checker.verdict()
+        self.save()
+        broken, said = judge(self.path)
+        return violations + (said.splitlines() if broken else []), checker.summary()
+
+
+def write_history(operations, path):
+    path.write_text("".join(json.dumps(o) + "\n" for o in operations))
+
+
+def judge(path):
+    """(is something broken, what it says): the simulator's checker."""
+    p = subprocess.run([HEADRACE, "sim", "--judge", path], capture_output=True, text=True)
+    return p.returncode != 0, p.stdout + p.stderr
 
 
 # ---- load -----------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""The checker itself: it accepts a right history, and each kind of wrong one it names."""
+"""The checkers themselves, this folder's and the simulator's: each accepts a right history, and names each kind of
+wrong one."""
 
 import copy
 import json
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from checker import check
+from load import judge, write_history
 
 
 def task(id="task_1", status="queued", **more):
@@ -15,7 +17,7 @@ def task(id="task_1", status="queued", **more):
             "error": None, "attempt": 0, "max_attempts": 3, "created_at": "2026-01-01T00:00:00.000Z",
             "started_at": None, "finished_at": None, "deadline_at": None,
             "metrics": {"queue_ms": 0, "run_ms": 0, "device_ms": 0, "batch_size": 0},
-            "metadata": {"nonce": "n-" + id}, "receipt": {"shard": 0, "epoch": 1, "seq": 2}}
+            "metadata": {"nonce": "n-" + id}, "receipt": {"shard": 0, "epoch": 1, "seq": int(id[5:])}}
     if status == "running":
         base |= {"attempt": 1, "started_at": "2026-01-01T00:00:01.000Z"}
     if status in ("succeeded", "failed"):
@@ -95,6 +97,34 @@ def broken():
 def test_a_wrong_history_is_named(name, invariant, history):
     violations, _ = check(copy.deepcopy(history))
     assert any(v.startswith(f"invariant {invariant}:") for v in violations), violations
+
+
+# What workers did and what lies in files the simulator's judge knows from inside only.
+PYTHON_ONLY = {"not the echo", "another content", "a file that is gone", "a file that nobody looked for",
+               "a file that is not the output"}
+
+
+def judge_whole(history, path):
+    """With ids as long as they are."""
+    text = json.dumps(history)
+    for n in "129":
+        text = text.replace(f'"task_{n}"', f'"task_0000000000000000000000000{n}"')
+    write_history(json.loads(text), path)
+    return judge(path)
+
+
+def test_the_judge_lets_a_right_history_pass(tmp_path):
+    broken, said = judge_whole(good(), tmp_path / "history.jsonl")
+    assert not broken and said.startswith("1 submits, 1 tasks"), said
+
+
+@pytest.mark.parametrize("name,invariant,history", [b for b in broken() if b[0] not in PYTHON_ONLY],
+                         ids=lambda v: v if isinstance(v, str) else "")
+def test_the_judge_names_a_wrong_history(name, invariant, history, tmp_path):
+    broken, said = judge_whole(history, tmp_path / "history.jsonl")
+    if name == "a refused one exists":
+        invariant = 16  # an operation that was refused did not apply
+    assert broken and f"invariant {invariant}:" in said, said
 
 
 def test_it_reads_json_lines():
