@@ -4,7 +4,7 @@ PREFIX    ?= /usr/local
 DESTDIR   ?=
 FUZZ_TIME ?= 60
 
-.PHONY: all setup demo check check-full coverage fuzz models tidy lint format install clean distclean help
+.PHONY: all setup demo check check-full coverage fuzz mutants models tidy lint format install clean distclean help
 .DEFAULT_GOAL := all
 
 all: setup
@@ -42,6 +42,9 @@ format:
 	@tools/setup.sh --dev --quiet
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
 
+mutants: setup
+	@tools/mutants
+
 models:
 	@examples/fashion-diffusion/run.sh
 
@@ -63,6 +66,7 @@ help:
 	@echo "make check-full the same, then the C tests under ASan + UBSan and under TSan"
 	@echo "make coverage   which lines the C tests reach"
 	@echo "make fuzz       every fuzz target for FUZZ_TIME=$(FUZZ_TIME) seconds (clang)"
+	@echo "make mutants    breaks the server on purpose; the simulator has to find each"
 	@echo "make lint       clang-tidy, gcc -fanalyzer, cppcheck; make format: clang-format"
 	@echo "make install    PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 	@echo "make models     train the example model again (takes long)"

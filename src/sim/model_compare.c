@@ -2,8 +2,7 @@
  * happened by itself by now. */
 #include "sim/model_inside.h"
 
-#define ULL(v)      ((unsigned long long)(v))
-#define KEY_LATE_NS (60 * NS_PER_S) /* old keys are looked for once a minute */
+#define ULL(v) ((unsigned long long)(v))
 
 typedef struct {
     const Model *m;
