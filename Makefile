@@ -6,7 +6,8 @@ FUZZ_TIME ?= 60
 KILLS     ?= 200
 PYTHON    ?= /usr/bin/python3
 
-.PHONY: all setup demo check check-full harness faults coverage fuzz models tidy lint format install clean distclean help
+.PHONY: all setup demo check check-full harness faults coverage fuzz mutants models tidy lint format install clean \
+    distclean help
 .DEFAULT_GOAL := all
 
 all: setup
@@ -52,6 +53,9 @@ format:
 	@tools/setup.sh --dev --quiet
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
 
+mutants: setup
+	@tools/mutants
+
 models:
 	@examples/fashion-diffusion/run.sh
 
@@ -75,6 +79,7 @@ help:
 	@echo "make faults     every n-th call of a real server fails once; ~20 min"
 	@echo "make coverage   which lines the C tests reach"
 	@echo "make fuzz       every fuzz target for FUZZ_TIME=$(FUZZ_TIME) seconds (clang)"
+	@echo "make mutants    breaks the server on purpose; the simulator has to find each"
 	@echo "make lint       clang-tidy, gcc -fanalyzer, cppcheck; make format: clang-format"
 	@echo "make install    PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 	@echo "make models     train the example model again (takes long)"

@@ -319,6 +319,8 @@ static int late_task(const Model *m, uint64_t no, const ModelTask *t, int64_t be
     return 0;
 }
 
+#define KEYS_LATE_NS (60 * NS_PER_S) /* the core looks for old keys once a minute */
+
 int model_late(const Model *m, int64_t now_ns, int64_t slack_ns, Buf *why)
 {
     const State *s = &m->now;
@@ -332,7 +334,7 @@ int model_late(const Model *m, int64_t now_ns, int64_t slack_ns, Buf *why)
         const ModelKey *k = ROW(s->keys, ModelKey, i);
         const ModelTask *t = model_task(s, k->no);
         if (k->live && task_state_terminal((TaskState)t->state) &&
-            MAX(k->created_ns + m->limits.idem_ttl_ns, t->finished_ns) < before)
+            MAX(k->created_ns + m->limits.idem_ttl_ns, t->finished_ns) + KEYS_LATE_NS < before)
             return model_bad(m, why, 25, "the key of task %llu is still kept", ULL(k->no));
     }
     for (uint64_t no = 1; no <= s->files.len; no++) {

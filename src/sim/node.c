@@ -56,14 +56,11 @@ static int before_op(void *ctx, MemOp op, const char *name, uint64_t at, const v
     if (!n->up) return 0; /* while it starts: node_start sees to faults */
     take_time(n, op, p ? len : 0);
     if (n->disk->dead) return ERR_IO;
-    if (w->trace || op == MEM_WRITE || op == MEM_RENAME) {
-        uint64_t sum = p ? chain64(at, p, len) : at;
-        world_say(w, "%s: disk %s %s at %llu, %zu bytes %016llx", n->name, op_names[op], name,
-                  (unsigned long long)at, len, (unsigned long long)sum);
-    } else {
-        uint64_t what[3] = {op, at, len};
-        w->hash = chain64(w->hash, what, sizeof what);
-    }
+    uint64_t what[4] = {op, at, len, p ? chain64(at, p, len) : 0};
+    w->hash = chain64(w->hash, what, sizeof what);
+    if (w->trace)
+        world_show(w, "%s: disk %s %s at %llu, %zu bytes %016llx", n->name, op_names[op], name,
+                   (unsigned long long)at, len, (unsigned long long)what[3]);
     bool fails = (op == MEM_SYNC && world_odds(w, plan->sync_fails)) ||
                  (op == MEM_WRITE && world_odds(w, plan->write_fails));
     if (fails) world_happens(w, HAP_SYNC_FAILS);

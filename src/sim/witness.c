@@ -113,6 +113,8 @@ uint64_t witness_text(Str json)
 void witness_result(Witness *x, uint32_t worker, const char *id, uint64_t token, bool ok,
                     uint64_t output, int64_t device_ns)
 {
+    world_say(x->w, "worker-%u: %s under %llu of %s", worker, ok ? "result" : "error or release",
+              (unsigned long long)token, id);
     judge_result_sent(x->judge, x->w->now_ns, worker, id, token, ok, output, device_ns);
     witness_look(x);
 }
@@ -125,6 +127,8 @@ void witness_final(Witness *x, const char *id, uint64_t token)
 void witness_answer(Witness *x, uint32_t worker, const char *id, uint64_t token, int answer)
 {
     static const JudgeAnswer words[] = {JUDGE_ACCEPTED, JUDGE_DUPLICATE, JUDGE_FENCED, JUDGE_OTHER};
+    world_say(x->w, "worker-%u: answer %d under %llu of %s", worker, answer,
+              (unsigned long long)token, id);
     judge_result_answered(x->judge, x->w->now_ns, worker, id, token, words[answer]);
     witness_look(x);
 }

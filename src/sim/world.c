@@ -90,6 +90,17 @@ void world_say(World *w, const char *fmt, ...)
     printf("%s\n", line);
 }
 
+void world_show(World *w, const char *fmt, ...)
+{
+    va_list ap;
+    if (!w->trace) return;
+    stamp(w);
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+    putchar('\n');
+}
+
 void world_happens(World *w, Hap h)
 {
     w->haps[h]++;

@@ -69,7 +69,8 @@ bool world_step(World *w);          /* the next event; false: there is none */
 
 /* What is below goes into the hash, and into the trace when that is wanted. */
 void world_note(World *w, const char *what, Str bytes);
-void world_say(World *w, const char *fmt, ...) HR_PRINTF(2, 3); /* a line */
+void world_say(World *w, const char *fmt, ...) HR_PRINTF(2, 3);  /* a line */
+void world_show(World *w, const char *fmt, ...) HR_PRINTF(2, 3); /* in the trace only */
 void world_happens(World *w, Hap h);
 
 /* An invariant is broken: the first one counts. */
