@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define SLOT_MIN     64         /* bytes; below it a pointer costs as much as what it saves */
+#define CHECK_BYTES  8          /* of a slot, before the payload */
 #define CLASSES_MAX  128        /* four a doubling: up to 64 << 31 bytes */
 #define POOLS        17         /* up to 1 KiB in memory; beyond it what malloc takes is small */
 #define SHRINK_BYTES (4 * MIB)  /* a file is cut when that much of its end is free */
@@ -157,7 +158,7 @@ static bool flush(Class *c)
 
 static bool spill(Payloads *s, Payload *p, Str bytes)
 {
-    unsigned k = class_of(bytes.n);
+    unsigned k = class_of(CHECK_BYTES + bytes.n);
     Class *c = &s->classes[k];
     if (!c->file) {
         char path[96];
@@ -171,8 +172,10 @@ static bool spill(Payloads *s, Payload *p, Str bytes)
         return false;
     }
     if (!c->tail.len) c->tail_at = at;
+    size_t rest = class_size(k) - CHECK_BYTES - bytes.n;
+    buf_u64(&c->tail, chain64(at, bytes.p, bytes.n));
     buf_put_str(&c->tail, bytes);
-    memset(buf_extend(&c->tail, class_size(k) - bytes.n), 0, class_size(k) - bytes.n);
+    memset(buf_extend(&c->tail, rest), 0, rest);
     c->file_len = MAX(c->file_len, at + class_size(k));
     p->slot = slot;
     p->spilled = true;
@@ -196,6 +199,13 @@ void payloads_put(Payloads *s, Payload *p, Str bytes)
     s->memory_bytes += bytes.n;
 }
 
+static void stop(const Payloads *s, unsigned k, const char *why)
+{
+    say_error("cannot read %s/%llu back (%s): stopping; the next start has it from the log",
+              s->folder, (unsigned long long)class_size(k), why);
+    abort();
+}
+
 /* At least len bytes at `at`, at most n, into b. */
 static void read_back(Payloads *s, unsigned k, uint64_t at, size_t len, size_t n, Buf *b)
 {
@@ -203,12 +213,8 @@ static void read_back(Payloads *s, unsigned k, uint64_t at, size_t len, size_t n
     size_t got = 0;
     buf_clear(b);
     int err = c->file->ops->read(c->file, at, buf_extend(b, n), n, &got);
-    if (err || got < len) {
-        say_error("cannot read %s/%llu back (%s): stopping; the next start has it from the log",
-                  s->folder, (unsigned long long)class_size(k),
-                  err ? err_text(err) : "the file is shorter than it was");
-        abort();
-    }
+    if (err) stop(s, k, err_text(err));
+    if (got < len) stop(s, k, "the file is shorter than it was");
     b->len = got;
 }
 
@@ -217,28 +223,36 @@ static bool lies_in(const Buf *b, uint64_t b_at, uint64_t at, size_t len)
     return at >= b_at && at + len <= b_at + b->len;
 }
 
+/* The slot at `at`, of len bytes with its check; borrowed. */
+static const uint8_t *slot_bytes(Payloads *s, unsigned k, uint64_t at, size_t len)
+{
+    Class *c = &s->classes[k];
+    uint64_t before = c->asked_at;
+    c->asked_at = at;
+    if (lies_in(&c->tail, c->tail_at, at, len)) return c->tail.data + (at - c->tail_at);
+    if (lies_in(&c->window, c->window_at, at, len)) return c->window.data + (at - c->window_at);
+    /* A queue is read in the order in which it was written; what is asked for here and there is
+     * read alone. */
+    bool in_turn = at > before && at - before < WINDOW_BYTES && class_size(k) < WINDOW_BYTES;
+    if (!in_turn) {
+        read_back(s, k, at, len, len, &s->read);
+        return s->read.data;
+    }
+    read_back(s, k, at, len, WINDOW_BYTES, &c->window);
+    c->window_at = at;
+    return c->window.data;
+}
+
 Str payloads_get(Payloads *s, const Payload *p)
 {
     if (!payload_is_there(p)) return STR("");
     if (!p->spilled) return (Str){(const char *)p->bytes, p->len};
-    unsigned k = class_of(p->len);
-    Class *c = &s->classes[k];
-    uint64_t at = p->slot * class_size(k), before = c->asked_at;
-    c->asked_at = at;
-    if (lies_in(&c->tail, c->tail_at, at, p->len))
-        return (Str){(const char *)c->tail.data + (at - c->tail_at), p->len};
-    if (!lies_in(&c->window, c->window_at, at, p->len)) {
-        /* A queue is read in the order in which it was written; what is asked for here and there
-         * is read alone. */
-        bool in_turn = at > before && at - before < WINDOW_BYTES && class_size(k) < WINDOW_BYTES;
-        if (!in_turn) {
-            read_back(s, k, at, p->len, p->len, &s->read);
-            return buf_str(&s->read);
-        }
-        read_back(s, k, at, p->len, WINDOW_BYTES, &c->window);
-        c->window_at = at;
-    }
-    return (Str){(const char *)c->window.data + (at - c->window_at), p->len};
+    unsigned k = class_of(CHECK_BYTES + p->len);
+    uint64_t at = p->slot * class_size(k);
+    const uint8_t *slot = slot_bytes(s, k, at, CHECK_BYTES + p->len);
+    if (load_u64(slot) != chain64(at, slot + CHECK_BYTES, p->len))
+        stop(s, k, "its bytes are not those that were written");
+    return (Str){(const char *)slot + CHECK_BYTES, p->len};
 }
 
 void payloads_drop(Payloads *s, Payload *p)
@@ -246,7 +260,7 @@ void payloads_drop(Payloads *s, Payload *p)
     if (!payload_is_there(p)) return;
     s->bytes -= p->len;
     if (p->spilled) {
-        unsigned k = class_of(p->len);
+        unsigned k = class_of(CHECK_BYTES + p->len);
         slot_give(&s->classes[k], p->slot, class_size(k));
     } else {
         unsigned k = class_of(p->len);

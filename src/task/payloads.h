@@ -3,7 +3,9 @@
  * more: the log has every payload durably, and a start throws spill files away.
  *
  * One file a size class, slots of equal size, the lowest free slot first: so a file shrinks when a
- * backlog has drained, and one old task pins nothing but its slot. One thread. */
+ * backlog has drained, and one old task pins nothing but its slot. Before each payload stands its
+ * XXH3, seeded with its place: what the disk has changed or put elsewhere is never given out. One
+ * thread. */
 #ifndef TASK_PAYLOADS_H
 #define TASK_PAYLOADS_H
 
@@ -39,7 +41,8 @@ void payloads_free(Payloads *s);
  * memory. */
 void payloads_put(Payloads *s, Payload *p, Str bytes);
 /* Its bytes ("" when it is not there), borrowed until it is dropped or another is asked for. A
- * spill file that cannot be read back ends the process: the next start has them from the log. */
+ * spill file that cannot be read back as it was written ends the process: the next start has them
+ * from the log. */
 Str payloads_get(Payloads *s, const Payload *p);
 void payloads_drop(Payloads *s, Payload *p); /* len stays; no-op when it is not there */
 

@@ -6,7 +6,12 @@
 
 #include <cmocka.h>
 
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "sim/mem_disk.h"
 #include "task/payloads.h"
@@ -136,6 +141,52 @@ static void a_full_disk_leaves_them_in_memory(void **state)
     disk_free(&disk->base);
 }
 
+/* The only way on from damage is the log: the process ends. It is tried in a child. */
+static bool survives(Payloads *s, const Payload *p)
+{
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        (void)!freopen("/dev/null", "w", stderr);
+        signal(SIGABRT, SIG_DFL);
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        (void)payloads_get(s, p);
+        _exit(0);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) || WTERMSIG(status) == SIGABRT);
+    return WIFEXITED(status);
+}
+
+static void a_changed_byte_is_never_given_out(void **state)
+{
+    (void)state;
+    enum { N = 600 };
+    MemDisk *disk = mem_disk_new(4);
+    Payloads *s = payloads_new();
+    assert_int_equal(payloads_spill(s, &disk->base, "spill", 0), 0);
+    static Payload all[N];
+    Buf want = {0};
+    for (uint64_t i = 0; i < N; i++) {
+        fill(&want, i, 300);
+        payloads_put(s, &all[i], buf_str(&want));
+    }
+    size_t len, slot = 320;
+    uint8_t *bytes = mem_disk_bytes(disk, "spill/320", &len);
+    assert_true(bytes && len > 100 * slot);
+    bytes[50 * slot + 200] ^= 4;                        /* in a payload */
+    bytes[60 * slot + 3] ^= 1;                          /* in its check */
+    memcpy(bytes + 70 * slot, bytes + 71 * slot, slot); /* another's, whole */
+    for (size_t i = 49; i < 73; i++)
+        assert_int_equal(survives(s, &all[i]), i != 50 && i != 60 && i != 70);
+    for (size_t i = 0; i < N; i++) payloads_drop(s, &all[i]);
+    payloads_free(s);
+    buf_done(&want);
+    disk_free(&disk->base);
+}
+
 static void forgotten_ones_are_not_there(void **state)
 {
     (void)state;
@@ -157,6 +208,7 @@ int main(void)
         cmocka_unit_test(payloads_come_back),
         cmocka_unit_test(a_queue_comes_back),
         cmocka_unit_test(a_full_disk_leaves_them_in_memory),
+        cmocka_unit_test(a_changed_byte_is_never_given_out),
         cmocka_unit_test(forgotten_ones_are_not_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
