@@ -1,4 +1,5 @@
-/* judge_file.h: a history of real clients, as tests/e2e/checker.py describes it, before the judge. */
+/* judge_file.h: a history of real clients, as tests/e2e/checker.py describes it, before the
+ * judge. */
 #ifndef SIM_JUDGE_FILE_H
 #define SIM_JUDGE_FILE_H
 
