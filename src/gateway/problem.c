@@ -103,9 +103,17 @@ void problem_json(Buf *b, const Problem *p, Str instance)
     buf_putc(b, '}');
 }
 
+/* It says what is, or is not: a reader must not hear of what a crash can still undo. */
+static bool tells_state(Code code)
+{
+    return code == CODE_NOT_FOUND || code == CODE_GONE || code == CODE_IDEMPOTENCY_MISMATCH ||
+           code == CODE_ALREADY_TERMINAL || code == CODE_CONFLICT;
+}
+
 void problem_reply(Exchange *x, const Problem *p)
 {
     Gateway *g = x->g;
+    if (tells_state(p->code) && !x->held) exchange_hold(x, g->p.last_seq(g->p.ctx));
     if (p->retry_after_ms || p->status == 429 || p->status == 503)
         exchange_header(x, "Retry-After", "%u", MAX(1u, (p->retry_after_ms + 999) / 1000));
     if (p->status == 401) exchange_header(x, "WWW-Authenticate", "Bearer realm=\"headrace\"");

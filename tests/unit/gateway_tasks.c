@@ -2,6 +2,8 @@
  * leaves before it is durable. */
 #include "gateway_rig.h"
 
+#include "task/record.h"
+
 static int setup(void **state)
 {
     Rig *r = mem_new(sizeof *r);
@@ -97,6 +99,30 @@ static void nothing_leaves_before_it_is_durable(void **state)
     assert_true(rig_recv(r, other, "at_seq", &got));
     close(fd);
     close(other);
+    buf_done(&got);
+}
+
+/* A 410 of a task whose leaving is not on disk yet: a crash would bring the task back. */
+static void nobody_hears_that_a_task_is_gone_before_it_is(void **state)
+{
+    Rig *r = *state;
+    Buf got = {0};
+    char id[40], text[200];
+    rig_submit_echo(r, id);
+    rig_succeed(r, id, rig_lease(r, id), "7");
+    r->hold = true;
+    RecordData d = {.task = {core_id_no(str_from(id))}};
+    record_put(&r->b, REC_EVICT, &d);
+    (void)rig_commit(r, (Decision){0});
+    int fd = rig_connect(r);
+    snprintf(text, sizeof text, "GET /v1/tasks/%s HTTP/1.1\r\nHost: localhost\r\n\r\n", id);
+    rig_say(r, fd, text);
+    rig_recv(r, fd, NULL, &got);
+    assert_int_equal(got.len, 0);
+    rig_sync(r);
+    assert_true(rig_recv(r, fd, "gone", &got));
+    ASSERT_HAS(buf_z(&got), "410 Gone");
+    close(fd);
     buf_done(&got);
 }
 
@@ -417,6 +443,7 @@ int main(void)
         T(submit_and_read),
         T(line_breaks_never_reach_the_worker),
         T(nothing_leaves_before_it_is_durable),
+        T(nobody_hears_that_a_task_is_gone_before_it_is),
         T(idempotency),
         T(prefer_wait),
         T(long_poll),
