@@ -146,7 +146,10 @@ static void task_add_files(Core *c, Task *t, const NumberList *l)
     for (uint32_t i = 0; i < l->len; i++) {
         uint64_t no = number_list_at(l, i);
         File *f = core_file(c, no);
-        if (f) f->refs++;
+        if (f) {
+            f->refs++;
+            file_retime(c, f); /* its time no longer runs */
+        }
         x->files[x->files_len++] = no;
     }
 }

@@ -84,7 +84,7 @@ struct Core {
 
 /* What a record or a snapshot may say of a time or a span: to 2116; so that a sum of two fits, and
  * one with a retention of 2^32 seconds. */
-#define TIME_MAX (INT64_C(1) << 62)
+#define TIME_MAX ((INT64_C(1) << 62) - 1)
 static inline bool time_fits(int64_t ns)
 {
     return ns >= 0 && ns <= TIME_MAX;
