@@ -142,6 +142,7 @@ static void refuse(Fields *f, const char *fmt, ...)
     char text[512];
     va_list ap;
     va_start(ap, fmt);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): va_start is on the line before */
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     if (!f->bad) engine_task_fail(f->t, ENGINE_ERR_BAD_INPUT, false, "%s", text);
@@ -554,6 +555,7 @@ static int diffusion_resume(EngineModel *m, EngineTask *t, Str checkpoint)
     const uint8_t *x = cursor_bytes(&c, size);
     const uint8_t *previous = w->solver == SOLVER_AB2 ? cursor_bytes(&c, size) : x;
     if (!same || c.bad || cursor_left(&c) || step >= w->steps ||
+        /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison,cert-*): the very same bits */
         memcmp(guidance, &w->guidance, sizeof w->guidance) != 0)
         return ERR_INVALID;
     memcpy(w->x, x, size);
