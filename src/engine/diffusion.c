@@ -142,7 +142,6 @@ static void refuse(Fields *f, const char *fmt, ...)
     char text[512];
     va_list ap;
     va_start(ap, fmt);
-    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): va_start is on the line before */
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     if (!f->bad) engine_task_fail(f->t, ENGINE_ERR_BAD_INPUT, false, "%s", text);

@@ -47,7 +47,7 @@ static int split(const char *host_port, char host[64], char port[16], Buf *why)
     }
     memcpy(host, first, (size_t)(last - first));
     host[last - first] = 0;
-    strcpy(port, colon + 1);
+    memcpy(port, colon + 1, strlen(colon + 1) + 1);
     uint64_t number;
     if (parse_u64(str_from(port), &number) || number > 65535) {
         buf_printf(why, "the port \"%s\" is not a number from 0 to 65535", port);
@@ -299,9 +299,9 @@ int tcp_listen(uv_loop_t *loop, const char *host_port, const TcpOps *ops, TcpLis
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV},
                     *found = NULL;
     /* The name that means this machine needs no resolver. */
-    const char *name = strcmp(host, "localhost") == 0 ? "127.0.0.1"
-                       : host[0] && strcmp(host, "*") ? host
-                                                      : NULL;
+    const char *name = strcmp(host, "localhost") == 0      ? "127.0.0.1"
+                       : host[0] && strcmp(host, "*") != 0 ? host
+                                                           : NULL;
     int gai = getaddrinfo(name, port, &hints, &found);
     if (gai || !found) {
         buf_printf(why, "cannot find the address of \"%s\": %s", host, gai_strerror(gai));
