@@ -179,7 +179,16 @@ static void on_written(uv_write_t *w, int status)
 /* Takes what is in out; c is not in dirty any more. */
 static void flush(Tcp *c)
 {
+#if defined(__GNUC__) && !defined(__clang__)
+    /* gcc 12's analyzer takes what lies around a list's link for uninitialised (tcp_flush); a Tcp
+     * was zeroed by its owner. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wanalyzer-use-of-uninitialized-value"
+#endif
     if (c->writing || c->closing || c->out.len == 0) return;
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
     uv_buf_t b = uv_buf_init((char *)c->out.data, (unsigned)c->out.len);
     int n = uv_try_write((uv_stream_t *)&c->handle, &b, 1);
     if (n < 0 && n != UV_EAGAIN) {

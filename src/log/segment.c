@@ -284,6 +284,7 @@ static int end_group(SegmentReader *r, bool *ret_ended)
     int got = want(r, r->at, (size_t)(next - r->at), &bytes);
     if (got < 0) return got;
     if (got == 0) return bad_spot(r, r->at, "the file is shorter than its groups", r->end - r->at);
+    CHECK(bytes);
     for (uint64_t i = 0; i < next - r->at; i++)
         if (bytes[i])
             return bad_spot(r, r->at + i, "a group's padding is not zero", next - r->at - i);
