@@ -5,6 +5,12 @@
 pkg_check_modules(CMOCKA IMPORTED_TARGET cmocka)
 
 file(GLOB support_sources CONFIGURE_DEPENDS tests/*.c)
+# A test that takes longer hangs. With a sanitizer all is slower, with others at work even more so.
+set(HR_TEST_TIMEOUT 300)
+if(HR_SANITIZE OR HR_COVERAGE)
+    set(HR_TEST_TIMEOUT 1500)
+endif()
+
 add_library(hr_test_options INTERFACE)
 target_include_directories(hr_test_options INTERFACE tests src)
 target_compile_definitions(hr_test_options INTERFACE
@@ -41,7 +47,7 @@ function(hr_tests folder label)
         target_link_libraries(test_${stem} PRIVATE PkgConfig::CMOCKA)
         add_test(NAME ${label}.${stem} COMMAND test_${stem}
             WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-        set_tests_properties(${label}.${stem} PROPERTIES LABELS ${label} TIMEOUT 300)
+        set_tests_properties(${label}.${stem} PROPERTIES LABELS ${label} TIMEOUT ${HR_TEST_TIMEOUT})
     endforeach()
 endfunction()
 
@@ -64,7 +70,7 @@ foreach(source IN LISTS fuzz_sources)
         hr_program(fuzz_${stem} fuzz ${source} cmake/fuzz_replay.c)
         hr_link_support(fuzz_${stem})
         add_test(NAME fuzz.${stem} COMMAND fuzz_${stem} ${CMAKE_SOURCE_DIR}/fuzz/corpus/${stem})
-        set_tests_properties(fuzz.${stem} PROPERTIES LABELS fuzz TIMEOUT 300)
+        set_tests_properties(fuzz.${stem} PROPERTIES LABELS fuzz TIMEOUT ${HR_TEST_TIMEOUT})
     endif()
 endforeach()
 

@@ -1,5 +1,5 @@
-/* Requests from any bytes: cut into pieces of any size they give the same requests, or the same
- * refusal. */
+/* Requests from any bytes: cut into pieces of any size they give the same requests, or are refused
+ * alike (of two faults in one line it depends on the pieces which one is named). */
 #include <string.h>
 
 #include "wire/http.h"
@@ -54,7 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     Seen whole = run(data, size, size ? size : 1);
     for (size_t piece = 1; piece <= 7; piece += 3) {
         Seen cut = run(data, size, piece);
-        CHECK(cut.requests == whole.requests && cut.status == whole.status &&
+        CHECK(cut.requests == whole.requests && !cut.status == !whole.status &&
               (cut.status || cut.hash == whole.hash));
     }
     /* The small parts, on the same bytes. */

@@ -3,6 +3,7 @@
 #ifndef FUZZ_NO_SOCKETS_H
 #define FUZZ_NO_SOCKETS_H
 
+#include <stddef.h>
 #include <string.h>
 
 #include "gateway/internal.h"
@@ -23,7 +24,11 @@ typedef struct {
 
 static Bare bare;
 
-static Decision bare_commit(Decision d)
+/* Files lie there; the core has one of them, "file_" and 26 zeros, of 10 bytes. */
+#define BARE_FILE "file_00000000000000000000000000"
+static char bare_dir[] = "/tmp/headrace-fuzz-XXXXXX";
+
+static inline Decision bare_commit(Decision d)
 {
     if (d.code == CODE_OK && bare.b.records) {
         Frame f;
@@ -67,6 +72,113 @@ static QueueEstimate p_estimate(void *ctx, const Task *t)
     (void)ctx;
     (void)t;
     return (QueueEstimate){.ahead = SIZE_MAX};
+}
+static Decision p_cancel(void *ctx, uint64_t no)
+{
+    (void)ctx;
+    return bare_commit(core_cancel(bare.core, no, NS_PER_S, &bare.b));
+}
+static Decision p_forget(void *ctx, uint64_t no)
+{
+    (void)ctx;
+    return bare_commit(core_forget(bare.core, no, &bare.b));
+}
+static Decision p_put_file(void *ctx, Str id, Str tenant, uint64_t size, const Sha256 *sha256,
+                           Str name, Str type, uint64_t owner)
+{
+    (void)ctx;
+    return bare_commit(
+        core_put_file(bare.core, id, tenant, size, sha256, name, type, owner, NS_PER_S, &bare.b));
+}
+static Decision p_delete_file(void *ctx, uint64_t file_no)
+{
+    (void)ctx;
+    return bare_commit(core_delete_file(bare.core, file_no, &bare.b));
+}
+static Decision p_pause(void *ctx, Str name, bool paused)
+{
+    (void)ctx;
+    return bare_commit(core_set_flag(bare.core, STR("model_paused"), name, paused, &bare.b));
+}
+static Decision p_warm(void *ctx, Str name, int replicas)
+{
+    (void)ctx;
+    CHECK(name.n && replicas >= -1 && replicas <= 64);
+    return (Decision){.code = CODE_OK};
+}
+static Decision p_order(void *ctx, Str id, Str order)
+{
+    (void)ctx;
+    CHECK(order.n);
+    return (Decision){.code = str_eqz(id, "worker_1") ? CODE_OK : CODE_NOT_FOUND};
+}
+static Decision p_hello(void *ctx, const WorkerHello *h, char id_out[40], Buf *refused, Buf *stale)
+{
+    (void)ctx;
+    (void)refused;
+    (void)stale;
+    CHECK(h->devices_len && h->name.p && h->region.p && h->runtime.p);
+    for (size_t i = 0; i < h->models_len; i++) CHECK(h->models[i].name.n && h->models[i].version.n);
+    memcpy(id_out, "worker_1", 9);
+    return (Decision){.code = CODE_OK};
+}
+static void p_stream(void *ctx, Str id, bool open)
+{
+    (void)ctx;
+    (void)id;
+    (void)open;
+}
+static bool p_holds(void *ctx, Str id, uint64_t no)
+{
+    (void)ctx;
+    (void)id;
+    return no == bare.task_no;
+}
+static bool p_live(void *ctx, uint64_t no, uint64_t token)
+{
+    (void)ctx;
+    return no == bare.task_no && token == bare.token;
+}
+static void p_workers_json(void *ctx, Str id, Buf *ret)
+{
+    (void)ctx;
+    if (!id.n) buf_puts(ret, "[]");
+    if (str_eqz(id, "worker_1")) buf_puts(ret, "{}");
+}
+static void p_model_json(void *ctx, const ModelEntry *m, Buf *ret)
+{
+    (void)ctx;
+    (void)m;
+    buf_puts(ret, ",\"loaded_on\":[]");
+}
+static void p_queues_json(void *ctx, Buf *ret)
+{
+    (void)ctx;
+    buf_puts(ret, "[]");
+}
+static void p_log(void *ctx, uint64_t no, Buf *ret)
+{
+    (void)ctx;
+    (void)no;
+    buf_puts(ret, "what it printed\n");
+}
+static void p_metrics(void *ctx, Buf *ret)
+{
+    (void)ctx;
+    buf_puts(ret, "headrace_x 1\n");
+}
+static bool p_ready(void *ctx, Buf *why)
+{
+    (void)ctx;
+    (void)why;
+    return true;
+}
+static Decision p_backup(void *ctx, void (*more)(void *arg), void *arg)
+{
+    (void)ctx;
+    (void)more;
+    (void)arg;
+    return (Decision){.code = CODE_CONFLICT};
 }
 static bool p_known(void *ctx, Str id)
 {
@@ -138,12 +250,14 @@ static void bare_fresh(void)
     Decision d = p_submit(NULL, &s);
     LeaseSpec l = {.no = d.task_no, .worker = STR("w"), .batch = 1, .batch_size = 1};
     CHECK(bare_commit(core_lease(bare.core, &l, NS_PER_S, &bare.b)).code == CODE_OK);
+    CHECK(p_put_file(NULL, STR(BARE_FILE), STR("default"), 10, &digest, STR("a \"b\" \xC3\xA9.png"),
+                     STR("image/png"), 0)
+              .code == CODE_OK);
     bare.task_no = d.task_no;
     bare.token = core_task(bare.core, d.task_no)->run->token;
 }
 
-/* Calls a handler with a body; its answer must be one whole HTTP response. */
-static void bare_call(const char *path, const uint8_t *body, size_t n)
+static void bare_begin(void)
 {
     Gateway *g = &bare.g;
     if (!g->loop) {
@@ -158,13 +272,41 @@ static void bare_call(const char *path, const uint8_t *body, size_t n)
                               .last_seq = p_seq,
                               .durable_seq = p_seq,
                               .submit = p_submit,
+                              .cancel = p_cancel,
+                              .forget = p_forget,
+                              .put_file = p_put_file,
+                              .delete_file = p_delete_file,
+                              .pause_model = p_pause,
+                              .warm_model = p_warm,
+                              .worker_order = p_order,
+                              .worker_hello = p_hello,
+                              .worker_stream = p_stream,
+                              .worker_holds = p_holds,
+                              .lease_is_live = p_live,
+                              .workers_json = p_workers_json,
+                              .model_json = p_model_json,
+                              .queues_json = p_queues_json,
+                              .task_log = p_log,
+                              .metrics = p_metrics,
+                              .ready = p_ready,
+                              .backup_begin = p_backup,
                               .estimate = p_estimate,
                               .worker_known = p_known,
                               .worker_report = p_report};
         exchange_start_gateway(g);
         loop_timer_init(g->loop, &g->timer, NULL);
+        g->files_dir = bare_dir;
+        static max_align_t no_listener[512]; /* without connections: metrics count them */
+        g->listener = (TcpListener *)no_listener;
     }
     if (bare.runs++ % RUNS_A_CORE == 0) bare_fresh();
+}
+
+/* Calls a handler with a body; its answer must be one whole HTTP response. */
+static inline void bare_call(const char *path, const uint8_t *body, size_t n)
+{
+    bare_begin();
+    Gateway *g = &bare.g;
     HttpRequest r = {
         .method = HTTP_M_POST, .path = str_from(path), .query = {"", 0}, .host = STR("localhost")};
     r.body = (Str){(const char *)body, n};

@@ -47,10 +47,12 @@ static inline void list_del(List *node)
 #define LIST_FIRST(head, type, member) CONTAINER_OF((head)->next, type, member)
 
 /* `it` may be removed inside the loop; its successor may not. */
+/* NOLINTBEGIN(bugprone-macro-parentheses): a type and names cannot stand in parentheses */
 #define LIST_FOR(it, head, type, member)                                                           \
     for (type *it = CONTAINER_OF((head)->next, type, member),                                      \
               *it##_next = CONTAINER_OF(it->member.next, type, member);                            \
          &it->member != (head);                                                                    \
          it = it##_next, it##_next = CONTAINER_OF(it->member.next, type, member))
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #endif

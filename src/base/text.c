@@ -89,7 +89,11 @@ int parse_time(Str s, int64_t *ret_unix_ns)
     int mday = tm.tm_mday;
     time_t t = timegm(&tm);
     if (tm.tm_mday != mday && second != 60) return ERR_INVALID; /* the 31st of February */
-    *ret_unix_ns = ((int64_t)t - offset) * NS_PER_S + frac;
+    int64_t ns;
+    if (__builtin_mul_overflow((int64_t)t - offset, NS_PER_S, &ns) ||
+        __builtin_add_overflow(ns, frac, &ns))
+        return ERR_INVALID; /* 64 bits of nanoseconds go from 1677 to 2262 */
+    *ret_unix_ns = ns;
     return 0;
 }
 
@@ -97,7 +101,7 @@ void buf_put_duration(Buf *b, int64_t ns)
 {
     if (ns < 0) {
         buf_putc(b, '-');
-        ns = -ns;
+        ns = ns == INT64_MIN ? INT64_MAX : -ns;
     }
     int64_t s = ns / NS_PER_S;
     if (ns < NS_PER_MS)
@@ -201,6 +205,7 @@ const char *nearest_name(Str got, const char *const *names)
 
 bool utf8_valid(const void *data, size_t n)
 {
+    if (n == 0) return true; /* data may be NULL */
     const uint8_t *p = data, *end = p + n;
     while (p < end) {
         if (*p < 0x80) {

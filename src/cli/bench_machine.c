@@ -48,6 +48,7 @@ pid_t process_parent(pid_t pid)
     char text[1024];
     int parent = 0;
     const char *at = pid > 0 ? read_stat(pid, "stat", text, sizeof text) : NULL;
+    /* NOLINTNEXTLINE(cert-err34-c): the kernel's text; its numbers fit */
     return at && sscanf(at, "%*c %d", &parent) == 1 ? (pid_t)parent : 0;
 }
 
@@ -55,6 +56,7 @@ static double ticks_of(const char *stat)
 {
     unsigned long user = 0, system = 0;
     /* fields 14 and 15: utime, stime; exact in sum, as the scheduler's clock counts them */
+    /* NOLINTNEXTLINE(cert-err34-c): the kernel's text; its numbers fit */
     return stat && sscanf(stat, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
                           &system) == 2
                ? (double)(user + system) / (double)sysconf(_SC_CLK_TCK)

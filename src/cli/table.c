@@ -138,6 +138,7 @@ static void put_text(Buf *b, const char *text, size_t width, size_t room, bool r
 void grid_put(const Grid *g, int width, bool coloured, Buf *ret)
 {
     size_t room[GRID_COLUMNS_MAX];
+    CHECK(g->columns_len > 0);
     measure(g, width, room);
     for (size_t c = 0; c < g->columns_len; c++) {
         const GridColumn *col = &g->columns[c];

@@ -554,6 +554,7 @@ static int diffusion_resume(EngineModel *m, EngineTask *t, Str checkpoint)
     const uint8_t *x = cursor_bytes(&c, size);
     const uint8_t *previous = w->solver == SOLVER_AB2 ? cursor_bytes(&c, size) : x;
     if (!same || c.bad || cursor_left(&c) || step >= w->steps ||
+        /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison,cert-*): the very same bits */
         memcmp(guidance, &w->guidance, sizeof w->guidance) != 0)
         return ERR_INVALID;
     memcpy(w->x, x, size);

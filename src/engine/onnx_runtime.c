@@ -546,7 +546,7 @@ static OrtStatus *strings_out(const OrtValue *value, Tensor *t)
 
 static int tensor_out(OrtValue *value, const char *name, Tensor *ret, EngineError *err)
 {
-    OrtTensorTypeAndShapeInfo *info;
+    OrtTensorTypeAndShapeInfo *info = NULL;
     size_t rank;
     int64_t dims[TENSOR_RANK_MAX];
     int code = onnx_status(api()->GetTensorTypeAndShape(value, &info), err);

@@ -513,11 +513,12 @@ int tensor_request_parse(Str json, const TensorSpec *inputs, size_t inputs_len,
         code = refuse(&r, "the input is not JSON");
     else if (!yyjson_is_obj(root))
         code = read_inputs(&r, NULL, &out);
-    else if ((code = check_keys(&r, root, "the input", keys))) {
-    } else if ((code = read_inputs(&r, yyjson_obj_get(root, "inputs"), &out))) {
-    } else if ((code = check_symbols(&r, &out))) {
-    } else
-        code = read_outputs(&r, yyjson_obj_get(root, "outputs"), &out);
+    else {
+        code = check_keys(&r, root, "the input", keys);
+        if (!code) code = read_inputs(&r, yyjson_obj_get(root, "inputs"), &out);
+        if (!code) code = check_symbols(&r, &out);
+        if (!code) code = read_outputs(&r, yyjson_obj_get(root, "outputs"), &out);
+    }
     yyjson_doc_free(doc);
     if (code) {
         tensor_request_done(&out);

@@ -78,7 +78,7 @@ void file_name_clean(Str s, char ret[256])
         s.n -= i;
         break;
     }
-    if (s.n > 255 || !utf8_valid(s.p, s.n)) return;
+    if (s.n > 255 || !utf8_valid(s.p, s.n) || str_eqz(s, ".") || str_eqz(s, "..")) return;
     for (size_t i = 0; i < s.n; i++)
         if ((unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7F) return;
     memcpy(ret, s.p, s.n);

@@ -23,7 +23,7 @@ static const char *nearest(const char *names, Str name)
     const char *list[16];
     size_t n = 0;
     CHECK(strlen(names) < sizeof copy);
-    strcpy(copy, names);
+    memcpy(copy, names, strlen(names) + 1);
     for (char *p = copy; *p && n + 1 < ARRAY_LEN(list);) {
         list[n++] = p;
         p += strcspn(p, " ");

@@ -58,6 +58,7 @@ static bool unknown_model(Gateway *g, Str name, Problem *p)
 static bool read_model(Gateway *g, Str text, Submit *s, Problem *p)
 {
     Core *c = core_of(g);
+    CHECK(text.n > 0);
     const char *colon = memrchr(text.p, ':', text.n);
     const ModelEntry *m = NULL;
     if (!colon) {
@@ -240,6 +241,7 @@ bool submit_read(Exchange *x, Str body, bool line, Submit *s, Problem *problem)
                               STR_ARG(priority));
         return false;
     }
+    CHECK(input); /* or it was said above */
     s->max_attempts = (uint32_t)attempts;
     s->retention_s = (uint32_t)retention;
     if (!read_model(g, model, s, problem)) return false;

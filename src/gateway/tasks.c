@@ -387,7 +387,8 @@ static void list_answer(Exchange *x, const Filter *f, const PastQuery *q)
         if (t && f->created_after_ns &&
             t->created_ns / NS_PER_MS <= f->created_after_ns / NS_PER_MS)
             t = NULL;
-        const Task *past = at < past_len ? q->tasks[at] : NULL;
+        const Task *past = q && at < past_len ? q->tasks[at] : NULL;
+        CHECK(past || at == past_len);
         if (past && (!t || past->no > t->no)) {
             t = past;
         } else if (q && !past && q->next && (!t || t->no < q->next)) {

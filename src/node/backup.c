@@ -302,6 +302,7 @@ static void *run(void *arg)
 
 static void remove_leftovers(const BackupsOptions *o)
 {
+    /* NOLINTNEXTLINE(bugprone-suspicious-missing-comma): a slash and the manifest's name */
     static const char *const names[] = {"/history.sqlite",     "/history.sqlite-journal",
                                         "/history.sqlite-wal", "/history.sqlite-shm",
                                         "/" BACKUP_MANIFEST,   ""};

@@ -457,7 +457,7 @@ static int publish(Restore *r, Buf *why)
 int restore_finish(Restore *r, RestoreReport *ret, Buf *why)
 {
     RestoreReport report = {0};
-    LogPoint at;
+    LogPoint at = {0};
     int err = backup_reader_end(r->reader, why);
     if (!err) err = read_log(r, &at, why);
     if (!err) err = read_history(r, at.next_seq - 1, &report, why);

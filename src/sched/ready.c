@@ -202,7 +202,9 @@ bool model_solo(const Model *m)
     if (!m->solo) return false; /* so that it costs the others nothing */
     int c = 0;
     while (!m->groups[c].ready) c++;
-    return group_first(&m->groups[c])->solo;
+    const Task *first = group_first(&m->groups[c]);
+    CHECK(first);
+    return first->solo;
 }
 
 bool group_before(const Group *a, const Group *b)

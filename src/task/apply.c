@@ -263,9 +263,10 @@ static void end_lease(const At *at, Task *t, int64_t device_ns, int64_t run_ns)
     t->run->ended_token = token;
     t->run->lease_until_ns = 0;
     t->run->step = t->run->steps = 0;
-    t->run->device_ns += device_ns;
-    t->run->run_ns += run_ns;
-    tenant_get(at->c, t->tenant)->device_ns_total += device_ns;
+    t->run->device_ns = time_sum(t->run->device_ns, device_ns);
+    t->run->run_ns = time_sum(t->run->run_ns, run_ns);
+    Tenant *tenant = tenant_get(at->c, t->tenant);
+    tenant->device_ns_total = time_sum(tenant->device_ns_total, device_ns);
     if (at->c->observed) at->c->observer.slot_freed(at->c->observer.ctx, t, token, device_ns);
 }
 
@@ -333,7 +334,9 @@ static bool apply_claim(const At *at, const RecClaim *r)
 static bool apply_submit(const At *at, const RecSubmit *r)
 {
     Core *c = at->c;
-    if (r->no != c->next_no || r->class >= CLASSES || r->tenant.n == 0) return false;
+    if (r->no != c->next_no || r->class >= CLASSES || r->tenant.n == 0 ||
+        !time_fits(r->not_before_ns) || !time_fits(r->deadline_ns) || !id_fits(r->retry_of))
+        return false;
     Task *t = task_new(c);
     c->next_no++;
     t->no = r->no;
@@ -413,7 +416,9 @@ static bool apply_finish(const At *at, const RecFinish *r)
 {
     Core *c = at->c;
     Task *t = leased(c, r->no, r->token);
-    if (!t || t->state != TASK_RUNNING || r->fail >= FAILS) return false;
+    if (!t || t->state != TASK_RUNNING || r->fail >= FAILS || !time_fits(r->device_ns) ||
+        !time_fits(r->run_ns))
+        return false;
     if (r->burn) t->run->burned++;
     set_failure(c, t, r->ok ? FAIL_NONE : r->fail, r->retryable, r->message);
     if (r->ok) {
@@ -430,7 +435,9 @@ static bool apply_requeue(const At *at, const RecRequeue *r)
 {
     Core *c = at->c;
     Task *t = leased(c, r->no, r->token);
-    if (!t || t->state != TASK_RUNNING || r->fail >= FAILS) return false;
+    if (!t || t->state != TASK_RUNNING || r->fail >= FAILS || !time_fits(r->not_before_ns) ||
+        !time_fits(r->device_ns) || !time_fits(r->run_ns))
+        return false;
     if (r->burn) t->run->burned++;
     if (r->loss) t->run->platform_losses++;
     set_failure(c, t, r->fail, true, r->message);
@@ -464,7 +471,9 @@ static bool apply_stop(const At *at, uint64_t no, TaskState to)
 static bool apply_slot_free(const At *at, const RecSlotFree *r)
 {
     Task *t = leased(at->c, r->no, r->token);
-    if (!t || !task_state_terminal((TaskState)t->state)) return false;
+    if (!t || !task_state_terminal((TaskState)t->state) || !time_fits(r->device_ns) ||
+        !time_fits(r->run_ns))
+        return false;
     end_lease(at, t, r->device_ns, r->run_ns);
     t->run->last_seq = at->seq;
     settle(at, t);
@@ -519,8 +528,9 @@ static bool apply_forget(const At *at, uint64_t no)
 static bool apply_file_put(const At *at, const RecFilePut *r)
 {
     Core *c = at->c;
-    if (r->no != c->next_file_no || r->id.n >= sizeof((File *)0)->id ||
-        r->sha256.n != sizeof(Sha256))
+    if (r->no != c->next_file_no || r->id.n == 0 || r->id.n >= sizeof((File *)0)->id ||
+        !id_fits(r->id) || r->tenant.n == 0 || r->sha256.n != sizeof(Sha256) ||
+        !time_fits(r->expires_ns))
         return false;
     File *f = mem_new(sizeof *f);
     c->next_file_no++;
@@ -562,7 +572,7 @@ ModelEntry *model_entry(Core *c, Sym name, Sym version)
 static bool apply_model(const At *at, const RecModel *r)
 {
     Core *c = at->c;
-    if (r->digest.n != sizeof(Sha256)) return false;
+    if (r->name.n == 0 || r->digest.n != sizeof(Sha256)) return false;
     ModelEntry *m = model_entry(c, sym_intern(c, r->name), sym_intern(c, r->version));
     memcpy(m->digest.b, r->digest.p, sizeof m->digest.b);
     mem_free(m->info);

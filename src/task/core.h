@@ -73,8 +73,28 @@ struct Core {
     int64_t idem_check_ns; /* not before: the next look at old keys */
     uint64_t ready;
     uint64_t misfits;
+    /* While a snapshot is read: what is no item yet; the kind of the last item; terminal tasks
+     * without a lease that no item has settled yet. */
     Buf restoring;
+    uint8_t restored;
+    uint64_t unsettled;
 };
+
+#define TASK_NO_MAX ((UINT64_C(1) << 40) - 1) /* what an id has room for */
+
+/* What a record or a snapshot may say of a time or a span: to 2116; so that a sum of two fits, and
+ * one with a retention of 2^32 seconds. */
+#define TIME_MAX ((INT64_C(1) << 62) - 1)
+static inline bool time_fits(int64_t ns)
+{
+    return ns >= 0 && ns <= TIME_MAX;
+}
+static inline int64_t time_sum(int64_t a, int64_t b)
+{
+    return MIN(a + b, TIME_MAX);
+}
+/* Is it what an id of a task or file may be: letters, digits, '_'? It goes into JSON as it is. */
+bool id_fits(Str id);
 
 /* symbols.c */
 Sym sym_intern(Core *c, Str s);

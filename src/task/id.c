@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#define NO_MAX ((UINT64_C(1) << 40) - 1)
-
 /* The 24 check bits: SipHash under the shard's secret of everything else in the id, and of the
  * tenant. */
 static uint32_t check_bits(const Core *c, uint64_t created_ms, uint64_t no, Str tenant)
@@ -34,7 +32,7 @@ void core_task_id(const Core *c, const Task *t, TaskIdText *ret)
 {
     uint8_t raw[16];
     uint64_t ms = (uint64_t)(t->created_ns / NS_PER_MS);
-    CHECK(t->no <= NO_MAX);
+    CHECK(t->no <= TASK_NO_MAX);
     put_be(raw, ms, 6);
     put_be(raw + 6, c->shard, 2);
     put_be(raw + 8, t->no, 5);
@@ -51,6 +49,17 @@ static bool was_issued(const Core *c, uint64_t ms, uint64_t no, uint32_t check, 
     for (uint32_t i = 0; i < c->tenants_len; i++)
         if (check_bits(c, ms, no, core_sym(c, c->tenants[i].sym)) == check) return true;
     return false;
+}
+
+bool id_fits(Str id)
+{
+    for (size_t i = 0; i < id.n; i++) {
+        char c = id.p[i];
+        if (!((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+              c == '_'))
+            return false;
+    }
+    return true;
 }
 
 uint64_t core_id_no(Str id)

@@ -4,6 +4,10 @@
  *     order: HEAD, MODEL*, FLAG*, TENANT*, FILE*, TASK* (by number), SETTLED (their order),
  *            IDEM*, END
  *
+ * A stream that breaks its format or tells of a state that no log leads to is refused: its bytes
+ * are covered by checksums, so that only a mistake of ours could make one, and nothing may go on
+ * from it.
+ *
  * Symbols are written as text: their numbers depend on how the state was reached, so they stay out
  * of the stream, and the stream's hash is the state's. One pass over the fields of an item both
  * writes and reads it. */
@@ -425,6 +429,9 @@ static int restore_head(Pass *p, const LogPoint *covers)
     uint32_t version = 0;
     head(p, &version);
     if (version != SNAPSHOT_VERSION) return ERR_UNSUPPORTED;
+    /* Each number was given out by a record of its own. */
+    if (p->c->next_no > covers->next_seq || p->c->next_file_no > covers->next_seq)
+        return ERR_INVALID;
     return p->c->shard != covers->shard || p->c->epoch != covers->epoch ? ERR_INVALID : 0;
 }
 
@@ -432,11 +439,12 @@ static int restore_model(Pass *p)
 {
     ModelEntry m = {0};
     model(p, &m);
-    if (p->in.bad || !m.name) {
+    ModelEntry *to = p->in.bad || !m.name ? NULL : model_entry(p->c, m.name, m.version);
+    if (!to || to->info) { /* broken, or there twice */
         mem_free(m.info);
         return ERR_INVALID;
     }
-    *model_entry(p->c, m.name, m.version) = m;
+    *to = m;
     return 0;
 }
 
@@ -445,7 +453,9 @@ static File *read_file(Pass *p)
 {
     File *f = mem_new(sizeof *f);
     file(p, f);
-    if (!p->in.bad && f->no && !f->id[sizeof f->id - 1]) return f;
+    if (!p->in.bad && f->no && f->tenant && f->id[0] && !f->id[sizeof f->id - 1] &&
+        id_fits(str_from(f->id)) && time_fits(f->created_ns) && time_fits(f->expires_ns))
+        return f;
     file_free(f);
     return NULL;
 }
@@ -454,7 +464,7 @@ static int restore_file(Pass *p)
 {
     File *f = read_file(p);
     if (!f) return ERR_INVALID;
-    if (core_file(p->c, f->no)) {
+    if (core_file(p->c, f->no) || f->no >= p->c->next_file_no) {
         file_free(f);
         return ERR_INVALID;
     }
@@ -462,13 +472,37 @@ static int restore_file(Pass *p)
     return 0;
 }
 
+static bool retry_of_fits(const TaskExtra *x)
+{
+    return !x->retry_of.z[TASK_ID_LEN] && id_fits(str_from(x->retry_of.z));
+}
+
+static bool run_fits(const Task *t)
+{
+    const TaskRun *r = t->run;
+    if (r == &task_no_run) return t->state == TASK_QUEUED;
+    if (!r->last_seq || r->fail >= FAILS || !time_fits(r->started_ns) ||
+        !time_fits(r->first_started_ns) || !time_fits(r->finished_ns) || !time_fits(r->device_ns) ||
+        !time_fits(r->run_ns))
+        return false;
+    if (t->state == TASK_RUNNING ? !r->token : t->state == TASK_QUEUED && r->token) return false;
+    for (uint16_t i = 0; i < r->events_len; i++) {
+        const TaskEvent *e = &r->events[i];
+        if (e->kind > EVENT_FORGOTTEN || e->state >= TASK_STATES || e->fail >= FAILS ||
+            !time_fits(e->time_ns))
+            return false;
+    }
+    return true;
+}
+
 /* NULL: it breaks its format. In no list. */
 static Task *read_task(Pass *p)
 {
     Task *t = task_new(p->c);
     task(p, t);
-    if (!p->in.bad && t->no && t->tenant && t->state < TASK_STATES && t->class < CLASSES &&
-        t->run->fail < FAILS)
+    if (!p->in.bad && t->no && t->no <= TASK_NO_MAX && t->tenant && t->state < TASK_STATES &&
+        t->class < CLASSES && time_fits(t->created_ns) && time_fits(t->not_before_ns) &&
+        time_fits(t->deadline_ns) && (!t->extra || retry_of_fits(t->extra)) && run_fits(t))
         return t;
     task_free(p->c, t);
     return NULL;
@@ -478,11 +512,13 @@ static int restore_task(Pass *p)
 {
     Task *t = read_task(p);
     if (!t) return ERR_INVALID;
-    if (directory_older(&p->c->tasks, UINT64_MAX) != directory_older(&p->c->tasks, t->no)) {
+    const Task *last = directory_older(&p->c->tasks, UINT64_MAX);
+    if (t->no >= p->c->next_no || (last && last->no >= t->no)) {
         task_free(p->c, t);
         return ERR_INVALID;
     }
     task_link(p->c, t);
+    if (task_state_terminal((TaskState)t->state) && !t->run->token) p->c->unsettled++;
     return 0;
 }
 
@@ -495,6 +531,7 @@ static int restore_settled(Pass *p)
         t->run->token || !list_empty(&t->run->settled))
         return ERR_INVALID;
     settled_link(p->c, t);
+    p->c->unsettled--;
     return 0;
 }
 
@@ -512,6 +549,11 @@ static int restore_idem(Pass *p)
 
 static int restore_item(Pass *p, Item kind, const LogPoint *covers)
 {
+    /* In their order; the first and the last one once. */
+    uint8_t before = p->c->restored;
+    if (before == 0 ? kind != ITEM_HEAD : kind < before || kind == ITEM_HEAD || before == ITEM_END)
+        return kind > ITEM_END ? ERR_UNSUPPORTED : ERR_INVALID;
+    p->c->restored = (uint8_t)kind;
     switch (kind) {
     case ITEM_HEAD:
         return restore_head(p, covers);
@@ -527,7 +569,7 @@ static int restore_item(Pass *p, Item kind, const LogPoint *covers)
     case ITEM_TENANT: {
         Tenant t = {0};
         tenant(p, &t);
-        if (p->in.bad || !t.sym) return ERR_INVALID;
+        if (p->in.bad || !t.sym || !time_fits(t.device_ns_total)) return ERR_INVALID;
         Tenant *to = tenant_get(p->c, t.sym);
         to->submitted_total = t.submitted_total;
         to->device_ns_total = t.device_ns_total;
@@ -544,7 +586,7 @@ static int restore_item(Pass *p, Item kind, const LogPoint *covers)
     case ITEM_END: {
         uint64_t count = 0;
         p_u64(p, &count);
-        return count == p->c->tasks.count ? 0 : ERR_INVALID;
+        return count == p->c->tasks.count && !p->c->unsettled ? 0 : ERR_INVALID; /* keeps I4 */
     }
     }
     return ERR_UNSUPPORTED;
@@ -555,7 +597,7 @@ int core_restore(Core *c, const LogPoint *covers, Str piece)
     Buf *stream = &c->restoring;
     buf_put_str(stream, piece);
     if (piece.n == 0)
-        return stream->len == 0 ? 0 : ERR_INVALID; /* the end: nothing may be left over */
+        return stream->len == 0 && c->restored == ITEM_END ? 0 : ERR_INVALID; /* cut short */
     size_t used = 0;
     int err = 0;
     while (!err && stream->len - used >= 5) {

@@ -23,6 +23,7 @@ HEADRACE = os.environ.get("HEADRACE", str(ROOT / "build" / "headrace"))
 EXAMPLES = ROOT / "examples" / "models"
 FETCHED = ROOT / ".deps" / "models"
 TERMINAL = ("succeeded", "failed", "canceled", "expired")
+SLOW = float(os.environ.get("HEADRACE_SLOW", "1"))  # of a sanitizer's build: how many times as long to wait
 START_S = 40  # with both cores busy
 
 
@@ -48,6 +49,7 @@ def free_port():
 
 def wait_until(condition, seconds, what="it", every=0.02):
     """The first true value of condition(), or a failed assertion that says what was waited for."""
+    seconds *= SLOW
     end = time.monotonic() + seconds
     while True:
         value = condition()
@@ -127,7 +129,7 @@ class Client:
     between two requests is opened again, but no request is ever sent twice."""
 
     def __init__(self, endpoint, key=None, timeout=30):
-        self.endpoint, self.key, self.timeout = endpoint, key, timeout
+        self.endpoint, self.key, self.timeout = endpoint, key, timeout * SLOW
         parts = urlsplit(endpoint)
         self.address = (parts.hostname, parts.port)
         self.conn = None
@@ -164,7 +166,7 @@ class Client:
         if self.key:
             headers.setdefault("Authorization", f"Bearer {self.key}")
         try:
-            conn = self._connection(timeout or self.timeout)
+            conn = self._connection(timeout * SLOW if timeout else self.timeout)
             conn.request(method, path, body, headers)
             r = conn.getresponse()
             answer = Answer(r.status, {k.lower(): v for k, v in r.getheaders()}, r.read())
@@ -194,7 +196,7 @@ class Client:
         if wait is not None:
             headers["Prefer"] = f"wait={wait}"
         return self.post("/v1/tasks", {"model": model, "input": input} | fields, headers=headers,
-                         timeout=self.timeout + (wait or 0))
+                         timeout=self.timeout / SLOW + (wait or 0))
 
     def new(self, input, model="echo", **fields):
         """The id of a task that was accepted."""
@@ -205,6 +207,7 @@ class Client:
 
     def done(self, id, seconds=30):
         """The task once it has ended, by long polls."""
+        seconds *= SLOW
         end = time.monotonic() + seconds
         task = self.task(id)
         while task["status"] not in TERMINAL:
@@ -269,7 +272,7 @@ class Events:
         if last is not None:
             headers["Last-Event-ID"] = str(last)
         self.last = last
-        self.conn = http.client.HTTPConnection(*client.address, timeout=timeout)
+        self.conn = http.client.HTTPConnection(*client.address, timeout=timeout * SLOW)
         try:
             self.conn.request("GET", f"/v1/tasks/{id}/events", headers=headers)
             self.response = self.conn.getresponse()
@@ -445,7 +448,7 @@ class Server:
         self.children()
         kill(self.process.pid, signal.SIGTERM)
         try:
-            return self.process.wait(seconds)
+            return self.process.wait(seconds * SLOW)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{seconds} s after SIGTERM it still runs\n{self.log_tail()}") from None
 
@@ -463,7 +466,7 @@ class Server:
             self.children()
             kill(self.process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(5)
+                self.process.wait(5 * SLOW)
         if self.running:
             self.process.kill()
             self.process.wait()
@@ -542,7 +545,7 @@ def headrace(*args, server=None, input=None, timeout=60, cwd=None, **env):
     if server is not None:
         env["HEADRACE_SERVER"] = server.endpoint if isinstance(server, Server) else server
     return subprocess.run([HEADRACE, *map(str, args)], input=input, capture_output=True, text=True,
-                          timeout=timeout, env=env, cwd=cwd, stdin=None if input else subprocess.DEVNULL)
+                          timeout=timeout * SLOW, env=env, cwd=cwd, stdin=None if input else subprocess.DEVNULL)
 
 
 def nonce():

@@ -277,7 +277,7 @@ static void assert_solo_is_in_snapshots(const Rig *r, const uint64_t *no, size_t
     CoreLimits limits;
     core_limits_default(&limits);
     Core *copy = core_new(&limits, 1);
-    LogPoint covers = {.epoch = core_epoch(r->core)};
+    LogPoint covers = {.epoch = core_epoch(r->core), .next_seq = UINT64_MAX};
     assert_int_equal(core_restore(copy, &covers, buf_str(&stream)), 0);
     for (size_t i = 0; i < n; i++)
         assert_int_equal(core_task(copy, no[i])->solo, task(r, no[i])->solo);

@@ -1,191 +1,9 @@
 /* The task machine: one transition each, then chance: a long random run whose log, replayed, and
  * whose snapshot plus tail give the same state (invariants 3, 5, 6, 7, 8, 9, 11, 13, 18 of the
  * design's list). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "task/directory.h"
-#include "task/record.h"
-#include "task/task.h"
 
-#define SECOND NS_PER_S
-
-typedef struct {
-    Core *core;
-    FrameBuilder b;
-    LogPoint at;
-    Buf log; /* frames, one after another */
-    int64_t now;
-    CoreLimits limits;
-    uint64_t ready, freed, voided, left, charged;
-} World;
-
-/* ---- the observer: checks what it is told ---- */
-
-static void on_changed(void *ctx, Task *t, TaskState before, const TaskEvent *e)
-{
-    World *w = ctx;
-    assert_true(e->seq == w->at.next_seq || e->seq < w->at.next_seq + 64);
-    if (e->kind == EVENT_FINISHED)
-        assert_true(before < TASK_SUCCEEDED && task_state_terminal(t->state));
-}
-
-static void on_ready(void *ctx, Task *t)
-{
-    assert_int_equal(t->state, TASK_QUEUED);
-    assert_true(t->not_before_ns <= ((World *)ctx)->now);
-    ((World *)ctx)->ready++;
-}
-
-static void on_unready(void *ctx, Task *t)
-{
-    (void)t;
-    ((World *)ctx)->ready--;
-}
-
-static void on_freed(void *ctx, Task *t, uint64_t token, int64_t device_ns)
-{
-    World *w = ctx;
-    assert_int_equal(t->run->token, 0);
-    assert_int_equal(t->run->ended_token, token);
-    w->freed++;
-    w->charged += (uint64_t)device_ns;
-}
-
-static void on_void(void *ctx, Task *t, uint64_t token)
-{
-    assert_int_equal(t->run->token, token);
-    ((World *)ctx)->voided++;
-}
-
-static void on_leaving(void *ctx, Task *t)
-{
-    assert_true(task_state_terminal(t->state) && t->run->token == 0);
-    ((World *)ctx)->left++;
-}
-
-static void on_file_leaving(void *ctx, const File *f)
-{
-    (void)ctx;
-    (void)f;
-}
-
-static void world_init(World *w)
-{
-    *w = (World){.now = INT64_C(1795000000) * SECOND};
-    core_limits_default(&w->limits);
-    w->limits.finished_max = 40;
-    w->limits.idem_ttl_ns = 100 * SECOND;
-    w->core = core_new(&w->limits, 7);
-    w->at = (LogPoint){.next_seq = 1, .epoch = 1, .holder = 99};
-    const uint8_t key[16] = {1, 2, 3};
-    core_claim(w->core, 1, 99, STR("test"), key, &w->b);
-}
-
-static void world_done(World *w)
-{
-    core_free(w->core);
-    frame_done(&w->b);
-    buf_done(&w->log);
-}
-
-/* Seals, applies and keeps what the builder holds. */
-static void commit(World *w)
-{
-    if (w->b.records == 0) return;
-    size_t start = w->log.len, len;
-    frame_seal(&w->b, w->now, &w->at, &w->log);
-    frame_reset(&w->b);
-    Frame f;
-    assert_int_equal(frame_read((Str){(char *)w->log.data + start, w->log.len - start}, &f, &len),
-                     0);
-    assert_int_equal(core_apply(w->core, &f), 0);
-    assert_int_equal(core_misfits(w->core), 0);
-}
-
-static void lead(World *w)
-{
-    commit(w);
-    CoreObserver o = {w,        on_changed, on_ready,   on_unready,
-                      on_freed, on_void,    on_leaving, on_file_leaving};
-    core_observe(w->core, &o, w->now);
-}
-
-static uint64_t submit_with(World *w, SubmitSpec s)
-{
-    if (!s.tenant.n) s.tenant = STR("default");
-    if (!s.model.n) s.model = STR("echo");
-    if (!s.version.n) s.version = STR("1");
-    if (!s.input.n) s.input = STR("{}");
-    if (!s.max_attempts) s.max_attempts = 3;
-    if (!s.retention_s) s.retention_s = 1000;
-    Decision d = core_submit(w->core, &s, w->now, &w->b);
-    assert_int_equal(d.code, CODE_OK);
-    commit(w);
-    return d.task_no;
-}
-
-static uint64_t submit(World *w)
-{
-    return submit_with(w, (SubmitSpec){.class = CLASS_STANDARD});
-}
-
-static uint64_t lease(World *w, uint64_t no)
-{
-    LeaseSpec l = {.no = no, .worker = STR("w"), .batch = 1, .batch_size = 1};
-    assert_int_equal(core_lease(w->core, &l, w->now, &w->b).code, CODE_OK);
-    commit(w);
-    return core_task(w->core, no)->run->token;
-}
-
-static void pass(World *w, int64_t ns)
-{
-    w->now += ns;
-    while (core_due(w->core, w->now, false, &w->b)) commit(w);
-}
-
-static TaskState state(World *w, uint64_t no)
-{
-    Task *t = core_task(w->core, no);
-    assert_non_null(t);
-    return (TaskState)t->state;
-}
-
-/* ---- replay and snapshots ---- */
-
-static Core *replay(World *w, Core *into, size_t from)
-{
-    if (!into) into = core_new(&w->limits, 1);
-    for (size_t at = from, len; at < w->log.len; at += len) {
-        Frame f;
-        assert_int_equal(frame_read((Str){(char *)w->log.data + at, w->log.len - at}, &f, &len), 0);
-        assert_int_equal(core_apply(into, &f), 0);
-    }
-    return into;
-}
-
-static int to_buf(void *ctx, Str piece)
-{
-    buf_put_str(ctx, piece);
-    return 0;
-}
-
-static Core *restore(World *w, const Buf *snapshot, const LogPoint *covers)
-{
-    Core *c = core_new(&w->limits, 1);
-    for (size_t at = 0; at < snapshot->len; at += 1000) /* pieces need not end where items do */
-        assert_int_equal(
-            core_restore(c, covers,
-                         (Str){(char *)snapshot->data + at, MIN((size_t)1000, snapshot->len - at)}),
-            0);
-    assert_int_equal(core_restore(c, covers, (Str){"", 0}), 0);
-    return c;
-}
+#include "unit/task_rig.h"
 
 /* ---- one at a time ---- */
 
@@ -199,7 +17,7 @@ static void a_task_succeeds_once(void **ctx)
     Usage u = {5, 6};
     assert_int_equal(core_succeed(w.core, no, token, STR("42"), NULL, 0, u, &w.b).code, CODE_OK);
     commit(&w);
-    assert_int_equal(state(&w, no), TASK_SUCCEEDED);
+    assert_int_equal(state_of(&w, no), TASK_SUCCEEDED);
     Decision again = core_succeed(w.core, no, token, STR("43"), NULL, 0, u, &w.b);
     assert_true(again.code == CODE_OK && again.duplicate && w.b.records == 0);
     assert_int_equal(core_succeed(w.core, no, token + 1, STR("43"), NULL, 0, u, &w.b).code,
@@ -220,14 +38,14 @@ static void cancel_while_running_holds_the_slot(void **ctx)
     uint64_t no = submit(&w), token = lease(&w, no);
     assert_int_equal(core_cancel(w.core, no, w.now, &w.b).code, CODE_OK);
     commit(&w);
-    assert_int_equal(state(&w, no), TASK_CANCELED);
+    assert_int_equal(state_of(&w, no), TASK_CANCELED);
     assert_int_equal(w.voided, 1);
     assert_int_equal(w.freed, 0);
     /* The late result changes nothing, but frees and charges the slot, once. */
     assert_int_equal(core_succeed(w.core, no, token, STR("1"), NULL, 0, (Usage){9, 9}, &w.b).code,
                      CODE_CONFLICT);
     commit(&w);
-    assert_int_equal(state(&w, no), TASK_CANCELED);
+    assert_int_equal(state_of(&w, no), TASK_CANCELED);
     assert_int_equal(w.charged, 9);
     Decision d = core_release(w.core, no, token, FAIL_NONE, false, (Usage){9, 9}, w.now, &w.b);
     assert_true(d.duplicate && w.b.records == 0);
@@ -247,14 +65,14 @@ static void failures_burn_attempts_with_backoff(void **ctx)
         core_fail(w.core, no, token, FAIL_MODEL_ERROR, true, STR("no"), (Usage){0}, w.now, &w.b);
         commit(&w);
         if (i == 3) break;
-        assert_int_equal(state(&w, no), TASK_QUEUED);
+        assert_int_equal(state_of(&w, no), TASK_QUEUED);
         assert_int_equal(w.ready, 0);
         pass(&w, SECOND / 4);
         assert_int_equal(w.ready, 0); /* at least half the backoff */
         pass(&w, 4 * SECOND);
         assert_int_equal(w.ready, 1);
     }
-    assert_int_equal(state(&w, no), TASK_FAILED);
+    assert_int_equal(state_of(&w, no), TASK_FAILED);
     /* A release without cause burns nothing; a final error ends it at once. */
     no = submit(&w);
     core_release(w.core, no, lease(&w, no), FAIL_NONE, false, (Usage){0}, w.now, &w.b);
@@ -264,7 +82,7 @@ static void failures_burn_attempts_with_backoff(void **ctx)
     assert_int_equal(core_task(w.core, no)->run->attempt, 1);
     core_fail(w.core, no, token, FAIL_BAD_INPUT, false, STR("bad"), (Usage){0}, w.now, &w.b);
     commit(&w);
-    assert_int_equal(state(&w, no), TASK_FAILED);
+    assert_int_equal(state_of(&w, no), TASK_FAILED);
     world_done(&w);
 }
 
@@ -278,9 +96,9 @@ static void leases_end_by_time_and_renew(void **ctx)
     pass(&w, 20 * SECOND);
     assert_true(core_renew(w.core, no, token, w.now));
     pass(&w, 20 * SECOND);
-    assert_int_equal(state(&w, no), TASK_RUNNING);
+    assert_int_equal(state_of(&w, no), TASK_RUNNING);
     pass(&w, 11 * SECOND);
-    assert_int_equal(state(&w, no), TASK_QUEUED);
+    assert_int_equal(state_of(&w, no), TASK_QUEUED);
     assert_int_equal(core_task(w.core, no)->run->platform_losses, 1);
     assert_int_equal(core_task(w.core, no)->run->burned, 0);
     assert_false(core_renew(w.core, no, token, w.now));
@@ -300,9 +118,9 @@ static void delays_and_deadlines(void **ctx)
     uint64_t running = submit_with(&w, (SubmitSpec){.deadline_ns = 3 * SECOND});
     lease(&w, running);
     pass(&w, 4 * SECOND);
-    assert_int_equal(state(&w, late), TASK_EXPIRED);
-    assert_int_equal(state(&w, running), TASK_EXPIRED);
-    assert_int_equal(state(&w, delayed), TASK_QUEUED);
+    assert_int_equal(state_of(&w, late), TASK_EXPIRED);
+    assert_int_equal(state_of(&w, running), TASK_EXPIRED);
+    assert_int_equal(state_of(&w, delayed), TASK_QUEUED);
     pass(&w, 2 * SECOND);
     assert_true(lease(&w, delayed));
     world_done(&w);
