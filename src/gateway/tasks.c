@@ -83,8 +83,7 @@ void tasks_cancel(Exchange *x)
 static void forgotten(Exchange *x, PastQuery *q)
 {
     (void)q; /* not found: its retention has just ended, and the payload with it */
-    /* The record with which the task left memory may not be durable yet: without it the next start
-     * has the task, and its payload, from the log. */
+    /* The records with which the task left memory and was forgotten may not be durable yet. */
     exchange_hold(x, x->g->p.last_seq(x->g->p.ctx));
     exchange_reply(x, 204, NULL, (Str){"", 0});
 }
@@ -93,7 +92,14 @@ static void forget_past(Exchange *x, Task *t)
 {
     Core *c = core_of(x->g);
     if (t->input.forgotten) {
+        exchange_hold(x, x->g->p.last_seq(x->g->p.ctx));
         exchange_reply(x, 204, NULL, (Str){"", 0});
+        return;
+    }
+    /* First the log, then the view: a view that is made again of the log forgets it, too. */
+    Decision d = x->g->p.forget(x->g->p.ctx, t->no);
+    if (d.code != CODE_OK) {
+        decided(x, d, t->no, 204);
         return;
     }
     PastQuery q = {.kind = PAST_FORGET, .no = t->no};

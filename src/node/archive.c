@@ -51,7 +51,7 @@ typedef struct {
     Buf text;                     /* bodies */
     Buf kept;                     /* of Kept: theirs */
     uint64_t damaged, damaged_no; /* rows of a list that are no tasks any more; the first of them */
-    Buf named, gone;              /* ids of files, NUL-terminated */
+    Buf gone;                     /* ids of files, NUL-terminated */
 } Query;
 
 struct Archive {
@@ -283,22 +283,11 @@ static bool keep_row(void *ctx, const HistoryTask *t)
     return true;
 }
 
-/* The task's body is replaced, and the files that its worker wrote go. */
 static int forget(Query *j, History *h)
 {
+    PastQuery *q = j->q;
     int err = history_begin(h);
-    if (!err) err = history_replace_body(h, j->q->no, buf_str(&j->q->body));
-    for (size_t at = 0; at < j->named.len && !err;) {
-        Str id = str_from((const char *)j->named.data + at);
-        HistoryFile f;
-        at += id.n + 1;
-        err = history_file(h, id, STR(""), &f);
-        if (!err && f.owner_task == j->q->no) {
-            err = history_remove_file(h, id);
-            if (!err) note_gone(&j->gone, id);
-        }
-        if (err == ERR_NOT_FOUND) err = 0;
-    }
+    if (!err) err = rows_forget(h, q->no, buf_str(&q->body), buf_str(&q->output), &j->gone);
     if (err) {
         history_rollback(h);
         return err;
@@ -374,22 +363,8 @@ static void query_done(HistoryJob *job)
     core_file_discard(file);
     buf_done(&j->text);
     buf_done(&j->kept);
-    buf_done(&j->named);
     buf_done(&j->gone);
     mem_free(j);
-}
-
-/* The ids of the files that a text refers to. */
-static void find_files(Str text, Buf *ids)
-{
-    static const char mark[] = "\"file_";
-    enum { ID_LEN = 31 };
-    for (const char *p = text.p, *end = text.p + text.n; p < end; p++) {
-        p = memmem(p, (size_t)(end - p), mark, sizeof mark - 1);
-        if (!p) return;
-        if (end - p < ID_LEN + 2 || p[1 + ID_LEN] != '"') continue;
-        note_gone(ids, (Str){p + 1, ID_LEN});
-    }
 }
 
 void archive_query(Archive *a, PastQuery *q)
@@ -415,7 +390,6 @@ void archive_query(Archive *a, PastQuery *q)
                                 .created_after_ns = q->list.created_after_ns,
                                 .limit = q->list.limit,
                                 .scan_max = SCAN_MAX};
-    if (q->kind == PAST_FORGET) find_files(buf_str(&q->output), &j->named);
     history_thread_add(a->thread, &j->job);
 }
 

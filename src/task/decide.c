@@ -153,6 +153,10 @@ Decision core_cancel(const Core *c, uint64_t no, int64_t now_ns, FrameBuilder *b
 Decision core_forget(const Core *c, uint64_t no, FrameBuilder *b)
 {
     const Task *t = core_task(c, no);
+    if (!t && c->limits.history && no && no < c->next_no) {
+        put_task(b, REC_FORGET, no); /* for who makes the view again of the log */
+        return ok(no);
+    }
     if (!t) return refuse(CODE_NOT_FOUND, "", "no such task");
     if (!task_state_terminal((TaskState)t->state))
         return refuse(CODE_CONFLICT, "", "the task is %s; cancel it first, then delete it",
