@@ -66,10 +66,6 @@ static void say_report(const RebuildReport *r)
     if (r->log_notes.len)
         fprintf(stderr, "Passed over in the log: %.*s\n", STR_ARG(buf_str(&r->log_notes)));
     if (!r->complete) say_loss(r);
-    if (!r->old_there || !r->old_readable)
-        fputs("Where a task's data had been deleted (DELETE) after it finished, and the log still "
-              "has that data, it is back: delete it again.\n",
-              stderr);
 }
 
 static int rebuild(const char *dir)

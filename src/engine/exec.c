@@ -140,11 +140,11 @@ static Call *only_sent(Exec *x)
 extern char **environ;
 
 /* Ours, without HEADRACE_*: keys and paths of the worker are none of the program's business. */
-static char **make_env(const ModelSpec *spec)
+static char **make_env(const ModelSpec *spec, uint32_t device)
 {
     size_t n = 0, len = 0;
     while (environ[n]) n++;
-    char **env = mem_new((n + 4) * sizeof *env);
+    char **env = mem_new((n + 5) * sizeof *env);
     bool unbuffered = false;
     for (size_t i = 0; i < n; i++) {
         if (strncmp(environ[i], "HEADRACE_", 9) == 0) continue;
@@ -156,6 +156,9 @@ static char **make_env(const ModelSpec *spec)
     env[len++] = mem_dup(b.data, b.len);
     buf_clear(&b);
     buf_printf(&b, "HEADRACE_VERSION=%s", spec->version);
+    env[len++] = mem_dup(b.data, b.len);
+    buf_clear(&b);
+    buf_printf(&b, "HEADRACE_DEVICE=%u", device);
     env[len++] = mem_dup(b.data, b.len);
     buf_done(&b);
     /* Python keeps what it prints into a pipe until 8 KiB are full: no ready line would come. */
@@ -813,7 +816,7 @@ static int exec_open(EngineModel *m, EngineError *err)
     Exec *x = mem_new(sizeof *x);
     *x = (Exec){.m = m, .yaml = m->spec->yaml, .in = -1, .out = -1, .err = -1};
     list_init(&x->calls);
-    x->env = make_env(m->spec);
+    x->env = make_env(m->spec, m->device->index);
     x->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     m->priv = x;
     if (x->wake < 0) {

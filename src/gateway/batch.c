@@ -223,18 +223,20 @@ static bool try_line(Batch *b, Str line)
     uint32_t retry_ms = 0;
     buf_clear(&g->text);
     Decision d = g->p.accepting(g->p.ctx);
-    if (d.code != CODE_OK) {
+    bool room = d.code == CODE_OK;
+    if (!room &&
+        (d.code == CODE_NO_LEADER || line.n > g->o.body_max || !submit_line_known(x, line, &s))) {
         p = problem_of_decision(&d);
-    } else if (!x->rated && !auth_rate(x, x->tenant, false, &retry_ms)) {
+    } else if (room && !x->rated && !auth_rate(x, x->tenant, false, &retry_ms)) {
         p = problem_of(429, CODE_RATE_LIMITED, NULL,
                        "the tenant may submit %g tasks a second; send this line again in %u ms",
                        g->o.tenant_rate, retry_ms);
     } else if (line.n > g->o.body_max) {
         p = problem_of(413, CODE_TOO_LARGE, NULL, "the line is longer than %zu bytes",
                        g->o.body_max);
-    } else if (submit_read(x, line, true, &s, &p) &&
-               submit_identity(x, (Str){NULL, 0}, line, &s, &p)) {
-        if (s.input.n > TASK_INLINE_MAX) {
+    } else if (s.known || (submit_read(x, line, true, &s, &p) &&
+                           submit_identity(x, (Str){NULL, 0}, line, &s, &p))) {
+        if (s.input.n > TASK_INLINE_MAX && !submit_known(x, x->tenant, &s)) {
             b->big = mem_new(sizeof *b->big);
             b->big->done = big_stored;
             submit_store_big(x, &s, b->big);

@@ -28,6 +28,7 @@ typedef struct {
     bool continuous;
     uint64_t memory_bytes;
     uint32_t min_warm; /* devices that are to keep it loaded */
+    Str device_kind;   /* it runs on devices of this kind only; empty: of any */
 } WorkerModel;
 
 typedef struct {

@@ -308,7 +308,9 @@ typedef struct {
     Digest128 body;
     uint64_t files[TASK_FILES_MAX];
     size_t files_len;
-    Buf compacted; /* owns input when it had line breaks */
+    Buf compacted;   /* owns input when it had line breaks */
+    bool known;      /* its key is in force: nothing else of it matters, and … */
+    Decision repeat; /* … submit_decide answers this */
 } Submit;
 void submit_done(Submit *s);
 /* Reads and checks a submit's JSON (Gateway.json holds it). line: of a batch, which may carry its
@@ -323,6 +325,12 @@ bool submit_decide(Exchange *x, Submit *s, Task **ret_task, uint64_t *ret_no, bo
 bool submit_files(Exchange *x, yyjson_val *v, Str tenant, const char *field,
                   uint64_t files[TASK_FILES_MAX], size_t *ret_len, Problem *problem);
 void submit_forget_request(Exchange *x); /* frees x->saved */
+/* Sets known by key and body, both of this tenant's. */
+bool submit_known(Exchange *x, Str tenant, Submit *s);
+/* May a task be made for this tenant now? Room, and its rate; what is known (s) needs neither. */
+bool submit_may(Exchange *x, Str tenant, Submit *s, Problem *problem);
+/* Where no new line is taken: only its key is looked at. */
+bool submit_line_known(Exchange *x, Str line, Submit *s);
 bool submit_identity(Exchange *x, Str key_header, Str body, Submit *s, Problem *problem);
 /* Stores an input that is too large for the log, then calls back with a Submit whose input is a
  * reference. */

@@ -40,8 +40,12 @@ static void answered(PastQuery *q)
         x->asked = false;
         if (q->err && q->err != ERR_NOT_FOUND) {
             Problem p = problem_of(503, CODE_LOG_STALLED, NULL,
-                                   "the history of finished tasks cannot be read now (%s)",
-                                   err_text(q->err));
+                                   "the history of finished tasks cannot be read %s (%s)%s",
+                                   q->err == ERR_CORRUPT ? "here" : "now", err_text(q->err),
+                                   q->err == ERR_CORRUPT
+                                       ? "; its operator can stop the server and run: headrace "
+                                         "history rebuild"
+                                       : "");
             p.retry_after_ms = 1000;
             problem_reply(x, &p);
         } else if (a->then_task && q->err) {

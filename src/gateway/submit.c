@@ -292,6 +292,43 @@ bool submit_identity(Exchange *x, Str key_header, Str body, Submit *s, Problem *
     return true;
 }
 
+bool submit_known(Exchange *x, Str tenant, Submit *s)
+{
+    s->known = s->key.n && core_repeat(core_of(x->g), tenant, s->key, s->body, &s->repeat);
+    return s->known;
+}
+
+bool submit_may(Exchange *x, Str tenant, Submit *s, Problem *problem)
+{
+    Gateway *g = x->g;
+    Decision d = g->p.accepting(g->p.ctx);
+    if (d.code != CODE_OK) {
+        if (d.code != CODE_NO_LEADER && submit_known(x, tenant, s)) return true;
+        *problem = problem_of_decision(&d);
+        return false;
+    }
+    uint32_t retry_ms = 0;
+    if (x->rated || auth_rate(x, tenant, true, &retry_ms)) {
+        x->rated = true;
+        return true;
+    }
+    *problem = problem_of(429, CODE_RATE_LIMITED, NULL,
+                          "the tenant \"%.*s\" may submit %g tasks a second", STR_ARG(tenant),
+                          g->o.tenant_rate);
+    problem->retry_after_ms = retry_ms;
+    return false;
+}
+
+bool submit_line_known(Exchange *x, Str line, Submit *s)
+{
+    Json *j = &x->g->json;
+    JsonFault f = {0};
+    Problem problem;
+    return json_read_object(j, line, line_fields, &f) &&
+           json_str(json_member(j, "idempotency_key"), 1, KEY_MAX, &s->key, &f) &&
+           submit_identity(x, (Str){NULL, 0}, line, s, &problem) && submit_known(x, x->tenant, s);
+}
+
 bool submit_decide(Exchange *x, Submit *s, Task **ret_task, uint64_t *ret_no, bool *ret_repeat,
                    Problem *problem)
 {
@@ -313,7 +350,7 @@ bool submit_decide(Exchange *x, Submit *s, Task **ret_task, uint64_t *ret_no, bo
         .files = s->files,
         .files_len = s->files_len,
     };
-    Decision d = g->p.submit(g->p.ctx, &spec);
+    Decision d = s->known ? s->repeat : g->p.submit(g->p.ctx, &spec);
     if (d.code != CODE_OK) {
         *problem = problem_of_decision(&d);
         return false;
@@ -481,24 +518,14 @@ static void big_stored(BigInput *b)
         problem_reply(x, &problem);
 }
 
-static bool may_submit(Exchange *x, Problem *problem)
+/* Without room for a new task the key is looked at first: a repeat makes none. */
+static bool may_post(Exchange *x, Submit *s, Problem *problem)
 {
     Gateway *g = x->g;
-    Decision d = g->p.accepting(g->p.ctx);
-    if (d.code != CODE_OK) {
-        *problem = problem_of_decision(&d);
+    if (g->p.accepting(g->p.ctx).code != CODE_OK &&
+        !submit_identity(x, http_field(x->req, "Idempotency-Key"), x->req->body, s, problem))
         return false;
-    }
-    uint32_t retry_ms = 0;
-    if (x->rated || auth_rate(x, x->tenant, true, &retry_ms)) {
-        x->rated = true;
-        return true;
-    }
-    *problem = problem_of(429, CODE_RATE_LIMITED, NULL,
-                          "the tenant \"%.*s\" may submit %g tasks a second", STR_ARG(x->tenant),
-                          g->o.tenant_rate);
-    problem->retry_after_ms = retry_ms;
-    return false;
+    return submit_may(x, x->tenant, s, problem);
 }
 
 /* ---- a request that refers to a file of a task in the history view ---- */
@@ -557,8 +584,10 @@ void submit_post(Exchange *x)
     Task *t = NULL;
     bool repeat = false;
     if (!query_prefer_wait(x, &wait_s)) return;
-    if (!may_submit(x, &problem) || !submit_read(x, x->req->body, false, &s, &problem) ||
-        !submit_identity(x, http_field(x->req, "Idempotency-Key"), x->req->body, &s, &problem)) {
+    if (!may_post(x, &s, &problem) ||
+        (!s.known && (!submit_read(x, x->req->body, false, &s, &problem) ||
+                      !submit_identity(x, http_field(x->req, "Idempotency-Key"), x->req->body, &s,
+                                       &problem)))) {
         submit_done(&s);
         if (past_wants_file(x, &q)) {
             if (!x->saved) save_request(x);
@@ -568,7 +597,7 @@ void submit_post(Exchange *x)
         }
         return;
     }
-    if (s.input.n > TASK_INLINE_MAX) {
+    if (s.input.n > TASK_INLINE_MAX && !submit_known(x, x->tenant, &s)) {
         BigPost *b = mem_new(sizeof *b);
         b->wait_s = wait_s;
         b->big.done = big_stored;

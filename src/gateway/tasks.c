@@ -83,8 +83,7 @@ void tasks_cancel(Exchange *x)
 static void forgotten(Exchange *x, PastQuery *q)
 {
     (void)q; /* not found: its retention has just ended, and the payload with it */
-    /* The record with which the task left memory may not be durable yet: without it the next start
-     * has the task, and its payload, from the log. */
+    /* The records with which the task left memory and was forgotten may not be durable yet. */
     exchange_hold(x, x->g->p.last_seq(x->g->p.ctx));
     exchange_reply(x, 204, NULL, (Str){"", 0});
 }
@@ -93,7 +92,14 @@ static void forget_past(Exchange *x, Task *t)
 {
     Core *c = core_of(x->g);
     if (t->input.forgotten) {
+        exchange_hold(x, x->g->p.last_seq(x->g->p.ctx));
         exchange_reply(x, 204, NULL, (Str){"", 0});
+        return;
+    }
+    /* First the log, then the view: a view that is made again of the log forgets it, too. */
+    Decision d = x->g->p.forget(x->g->p.ctx, t->no);
+    if (d.code != CODE_OK) {
+        decided(x, d, t->no, 204);
         return;
     }
     PastQuery q = {.kind = PAST_FORGET, .no = t->no};
@@ -152,6 +158,25 @@ static void retried_past(Exchange *x, Task *t)
     tasks_answer(x, t, 201, false);
 }
 
+static void retried(Exchange *x, Decision d)
+{
+    Gateway *g = x->g;
+    Core *c = core_of(g);
+    Task *made = d.code == CODE_OK ? core_task(c, d.task_no) : NULL;
+    if (d.code == CODE_OK && d.duplicate) g->replays++;
+    if (d.code == CODE_OK && !made && g->p.past) {
+        past_task(x, d.task_no, retried_past);
+        return;
+    }
+    if (made) {
+        if (d.duplicate) exchange_header(x, "Idempotent-Replayed", "true");
+        TaskIdText id;
+        core_task_id(c, made, &id);
+        exchange_header(x, "Location", "/v1/tasks/%s", id.z);
+    }
+    decided(x, d, d.task_no, 201);
+}
+
 static void retry(Exchange *x, Task *t);
 
 static void retry_with_file(Exchange *x, PastQuery *q)
@@ -186,25 +211,25 @@ static void retry(Exchange *x, Task *t)
         problem_say(x, 410, CODE_GONE, NULL, "the task's input has been deleted; submit it anew");
         return;
     }
-    Decision d = g->p.accepting(g->p.ctx);
-    uint32_t retry_ms = 0;
     Str tenant = core_sym(c, t->tenant);
-    if (d.code == CODE_OK && !x->rated && !auth_rate(x, tenant, true, &retry_ms)) {
-        d = (Decision){.code = CODE_RATE_LIMITED, .retry_after_ms = retry_ms};
-        snprintf(d.detail, sizeof d.detail, "the tenant may submit %g tasks a second",
-                 g->o.tenant_rate);
+    Problem problem;
+    Submit s = {0};
+    if (x->retry_key) {
+        s.key = (Str){x->retry_key->key, x->retry_key->len};
+        s.body = x->retry_key->body;
     }
-    if (d.code != CODE_OK) {
-        Problem p = problem_of_decision(&d);
-        problem_reply(x, &p);
+    if (!submit_may(x, tenant, &s, &problem)) {
+        problem_reply(x, &problem);
         return;
     }
-    x->rated = true;
+    if (s.known) {
+        retried(x, s.repeat);
+        return;
+    }
     /* The same version where it still is, else what a submit without one gets today. */
     uint64_t files[TASK_FILES_MAX];
     size_t files_len = 0;
     JsonFault fault = {0};
-    Problem problem;
     yyjson_val *input = json_read(&g->json, core_payload(c, &t->input), &fault);
     if (input && !submit_files(x, input, tenant, "input", files, &files_len, &problem)) {
         PastQuery q;
@@ -233,25 +258,10 @@ static void retry(Exchange *x, Task *t)
         .retry_of = t,
         .files = files,
         .files_len = files_len,
+        .idempotency_key = s.key,
+        .body = s.body,
     };
-    if (x->retry_key) {
-        spec.idempotency_key = (Str){x->retry_key->key, x->retry_key->len};
-        spec.body = x->retry_key->body;
-    }
-    d = g->p.submit(g->p.ctx, &spec);
-    Task *made = d.code == CODE_OK ? core_task(c, d.task_no) : NULL;
-    if (d.code == CODE_OK && d.duplicate) g->replays++;
-    if (d.code == CODE_OK && !made && g->p.past) {
-        past_task(x, d.task_no, retried_past);
-        return;
-    }
-    if (made) {
-        if (d.duplicate) exchange_header(x, "Idempotent-Replayed", "true");
-        TaskIdText id;
-        core_task_id(c, made, &id);
-        exchange_header(x, "Location", "/v1/tasks/%s", id.z);
-    }
-    decided(x, d, d.task_no, 201);
+    retried(x, g->p.submit(g->p.ctx, &spec));
 }
 
 void tasks_retry(Exchange *x)

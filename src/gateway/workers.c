@@ -124,11 +124,17 @@ static bool read_models(yyjson_val *list, WorkerModel *ret, size_t *len, JsonFau
             .continuous = yyjson_is_true(in(v, "continuous")),
             .memory_bytes = MIN(uint_in(v, "memory_bytes"), MEMORY_MAX),
             .min_warm = MIN(u32_in(v, "min_warm"), 64U),
+            .device_kind = str_in(v, "device_kind"),
         };
         if (!name_valid(m->name, 128) || !name_valid(m->version, 64)) {
             json_fault(f, "models",
                        "model %zu needs a \"name\" and a \"version\" without blanks, ':' and '/'",
                        i);
+            return false;
+        }
+        if (!shown_valid(m->device_kind, KIND_MAX_LEN)) {
+            json_fault(f, "models", "the \"device_kind\" of \"%.*s\" has at most %d bytes",
+                       STR_ARG(m->name), KIND_MAX_LEN);
             return false;
         }
         if (sha256_from_hex(str_in(v, "digest"), &m->digest)) {

@@ -97,9 +97,12 @@ typedef struct {
  * looked at (while at most 4,096 combinations of tenant, model and version fit; one row of each is
  * looked at besides). row returns false to stop behind that row. *ret_next: 0 at the end, else
  * there may be more: go on with before = *ret_next (a page may be empty because of scan_max and not
- * be the last). On ERR_CORRUPT, rows given before are good. */
+ * be the last). A row that fails its checksum is passed over and counted. On ERR_CORRUPT (the
+ * damage is in what holds rows together), rows given before are good. */
 int history_list(History *h, const HistoryFilter *f, bool (*row)(void *ctx, const HistoryTask *t),
                  void *ctx, uint64_t *ret_next) HR_MUST_CHECK;
+/* How many rows the last history_list passed over; *ret_no: the task of the first. */
+uint64_t history_damaged(const History *h, uint64_t *ret_no);
 
 /* tenant empty: of any. ERR_NOT_FOUND. */
 int history_file(History *h, Str id, Str tenant, HistoryFile *ret) HR_MUST_CHECK;

@@ -2,7 +2,8 @@
  *
  * H1  A transaction holds rows, the applied sequence and the count of rows together.
  * H2  No statement is left stepping at the end of a call: nothing keeps the WAL from being reset.
- * H3  What a caller gets was checked against its checksum; a row that fails is ERR_CORRUPT. */
+ * H3  What a caller gets was checked against its checksum; a row that fails is ERR_CORRUPT, and in a
+ *     list passed over and counted: one row's damage hides no other row. */
 #ifndef HISTORY_INSIDE_H
 #define HISTORY_INSIDE_H
 
@@ -76,6 +77,8 @@ struct History {
     int wal_pages;              /* in the WAL and not yet copied into the file */
     int checkpoint_err;         /* of the last attempt to copy them */
     bool erase_due;             /* the WAL may hold a body that was deleted */
+    uint64_t damaged;           /* rows that the last list passed over */
+    uint64_t damaged_no;        /* the first of them */
 
     Table kinds;  /* of Kind: a cache of those in the file and in the open transaction */
     Buf key, row; /* scratch; what the last call handed out lies in row */

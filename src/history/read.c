@@ -71,22 +71,33 @@ static void keep(History *h, Str *const *strings, size_t n)
     }
 }
 
-int history_get(History *h, uint64_t no, HistoryTask *ret)
+/* *ret_damaged: SQLite has it, but it is not what was put. */
+static int get(History *h, uint64_t no, HistoryTask *ret, bool *ret_damaged)
 {
     int err = 0;
     HistoryTask t = {0};
+    *ret_damaged = false;
     sqlite3_stmt *s = history_stmt(h, STMT_TASK_GET, &err);
     if (!s) return err;
     sqlite3_bind_int64(s, 1, no > INT64_MAX ? 0 : (int64_t)no);
     int rc = sqlite3_step(s);
     err = rc == SQLITE_DONE ? ERR_NOT_FOUND : history_err(h->db, rc);
-    if (!err) err = task_of_row(s, &t);
+    if (!err) {
+        err = task_of_row(s, &t);
+        *ret_damaged = err != 0;
+    }
     if (!err) {
         keep(h, (Str *[]){&t.tenant, &t.model, &t.version, &t.body}, 4);
         *ret = t;
     }
     sqlite3_reset(s);
     return err;
+}
+
+int history_get(History *h, uint64_t no, HistoryTask *ret)
+{
+    bool damaged;
+    return get(h, no, ret, &damaged);
 }
 
 int history_file(History *h, Str id, Str tenant, HistoryFile *ret)
@@ -157,8 +168,12 @@ static int look(Listing *l, const Head *head, bool *ret_more)
     const HistoryFilter *f = l->f;
     *ret_more = false;
     if (l->last && head->no >= l->last) return ERR_CORRUPT; /* it might not end */
-    if (f->created_after_ns && head->created_ns / NS_PER_MS <= f->created_after_ns / NS_PER_MS)
-        return 0; /* numbers rise with time */
+    HistoryTask t = {0};
+    bool damaged = false;
+    if (f->created_after_ns && head->created_ns / NS_PER_MS <= f->created_after_ns / NS_PER_MS) {
+        int err = get(l->h, head->no, &t, &damaged);
+        if (!damaged) return err; /* numbers rise with time, and its time is right */
+    }
     if (l->found >= f->limit || l->looked >= f->scan_max) {
         l->next = l->last;
         return 0;
@@ -168,8 +183,11 @@ static int look(Listing *l, const Head *head, bool *ret_more)
     *ret_more = true;
     if ((f->states && !(f->states & head->state)) || (f->classes && !(f->classes & head->class)))
         return 0;
-    HistoryTask t = {0};
-    int err = history_get(l->h, head->no, &t);
+    int err = damaged ? 0 : get(l->h, head->no, &t, &damaged);
+    if (damaged) { /* what is read elsewhere is right */
+        if (!l->h->damaged++) l->h->damaged_no = head->no;
+        return 0;
+    }
     if (err) return err == ERR_NOT_FOUND ? ERR_CORRUPT : err; /* the index had it */
     if (l->by_name && !(name_fits(f->tenant, t.tenant) && name_fits(f->model, t.model) &&
                         name_fits(f->version, t.version)))
@@ -265,6 +283,7 @@ int history_list(History *h, const HistoryFilter *f, bool (*row)(void *ctx, cons
                  void *ctx, uint64_t *ret_next)
 {
     CHECK(f->limit && f->scan_max >= f->limit);
+    h->damaged = h->damaged_no = 0;
     Listing l = {.h = h, .f = f, .row = row, .ctx = ctx};
     int64_t before = f->before && f->before < INT64_MAX ? (int64_t)f->before : INT64_MAX;
     bool named = f->tenant.n || f->model.n || f->version.n;
@@ -290,4 +309,10 @@ int history_list(History *h, const HistoryFilter *f, bool (*row)(void *ctx, cons
     mem_free(runs);
     if (!err) *ret_next = l.next;
     return err;
+}
+
+uint64_t history_damaged(const History *h, uint64_t *ret_no)
+{
+    *ret_no = h->damaged_no;
+    return h->damaged;
 }

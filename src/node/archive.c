@@ -39,13 +39,19 @@ typedef struct {
 } Sweep;
 
 typedef struct {
+    uint64_t no;
+    size_t len;
+} Kept;
+
+typedef struct {
     HistoryJob job;
     Archive *a;
     PastQuery *q;
     HistoryFilter filter;
-    Buf text;        /* bodies */
-    Buf lengths;     /* of uint32_t: theirs */
-    Buf named, gone; /* ids of files, NUL-terminated */
+    Buf text;                     /* bodies */
+    Buf kept;                     /* of Kept: theirs */
+    uint64_t damaged, damaged_no; /* rows of a list that are no tasks any more; the first of them */
+    Buf gone;                     /* ids of files, NUL-terminated */
 } Query;
 
 struct Archive {
@@ -54,9 +60,10 @@ struct Archive {
     History *history;
     HistoryThread *thread;
     bool putting, sweeping;
-    int64_t put_ns, sweep_ns, said_ns; /* when the next may begin; when a failure was said last */
+    int64_t put_ns, sweep_ns;        /* when the next may begin */
+    int64_t said_ns, said_damage_ns; /* when such a thing was said last */
     HistoryStats stats;
-    uint64_t puts_total, swept_total, failures_total;
+    uint64_t puts_total, swept_total, failures_total, damaged_total;
 };
 
 /* ---- putting ---- */
@@ -87,6 +94,18 @@ static void say_failure(Archive *a, int err, const char *what)
     say_warn("history: %s: %s; finished tasks stay in memory, it is tried again%s", what,
              err_text(err),
              err == ERR_CORRUPT ? " (stop the server and run: headrace history rebuild)" : "");
+}
+
+/* Rows are missing from a page; the others of it are served. */
+static void say_damage(Archive *a, uint64_t rows, uint64_t no)
+{
+    int64_t now = shard_now_ns(a->shard);
+    a->damaged_total += rows;
+    if (!rows || (a->said_damage_ns && now - a->said_damage_ns < SAY_EVERY_NS)) return;
+    a->said_damage_ns = now;
+    say_warn("history: the row of task number %llu is damaged (%llu rows so far were left out of "
+             "lists for that); stop the server and run: headrace history rebuild --data DIR",
+             (unsigned long long)no, (unsigned long long)a->damaged_total);
 }
 
 /* Keeps A2: the last sequence up to which all is as it was put. 0: nothing. */
@@ -250,36 +269,25 @@ void archive_step(Archive *a)
 
 /* ---- questions ---- */
 
-static void keep_body(Query *j, Str body)
+static void keep_body(Query *j, uint64_t no, Str body)
 {
-    uint32_t n = (uint32_t)body.n;
-    buf_put(&j->lengths, &n, sizeof n);
+    Kept k = {no, body.n};
+    buf_put(&j->kept, &k, sizeof k);
     buf_put_str(&j->text, body);
 }
 
 static bool keep_row(void *ctx, const HistoryTask *t)
 {
     Query *j = ctx;
-    keep_body(j, t->body);
+    keep_body(j, t->no, t->body);
     return true;
 }
 
-/* The task's body is replaced, and the files that its worker wrote go. */
 static int forget(Query *j, History *h)
 {
+    PastQuery *q = j->q;
     int err = history_begin(h);
-    if (!err) err = history_replace_body(h, j->q->no, buf_str(&j->q->body));
-    for (size_t at = 0; at < j->named.len && !err;) {
-        Str id = str_from((const char *)j->named.data + at);
-        HistoryFile f;
-        at += id.n + 1;
-        err = history_file(h, id, STR(""), &f);
-        if (!err && f.owner_task == j->q->no) {
-            err = history_remove_file(h, id);
-            if (!err) note_gone(&j->gone, id);
-        }
-        if (err == ERR_NOT_FOUND) err = 0;
-    }
+    if (!err) err = rows_forget(h, q->no, buf_str(&q->body), buf_str(&q->output), &j->gone);
     if (err) {
         history_rollback(h);
         return err;
@@ -296,17 +304,18 @@ static void query_run(HistoryJob *job, History *h)
     switch (q->kind) {
     case PAST_TASK:
         q->err = history_get(h, q->no, &t);
-        if (!q->err) keep_body(j, t.body);
+        if (!q->err) keep_body(j, t.no, t.body);
         break;
     case PAST_LIST:
         q->err = history_list(h, &j->filter, keep_row, j, &q->next);
+        j->damaged = history_damaged(h, &j->damaged_no);
         break;
     case PAST_FORGET:
         q->err = forget(j, h);
         break;
     case PAST_FILE:
         q->err = history_file(h, str_from(q->id), j->filter.tenant, &f);
-        if (!q->err) keep_body(j, f.body);
+        if (!q->err) keep_body(j, f.no, f.body);
         break;
     }
 }
@@ -317,23 +326,25 @@ static void query_done(HistoryJob *job)
     PastQuery *q = j->q;
     Archive *a = j->a;
     Core *c = shard_core(a->shard);
-    size_t n = j->lengths.len / sizeof(uint32_t), at = 0;
+    size_t n = j->kept.len / sizeof(Kept), at = 0;
     int64_t now = shard_now_ns(a->shard);
     if (q->err && q->err != ERR_NOT_FOUND) say_failure(a, q->err, "cannot read");
     if (!q->err && q->kind == PAST_FORGET) tell_gone(a, &j->gone);
     if (n && q->kind != PAST_FILE) q->tasks = mem_new(n * sizeof *q->tasks);
     for (size_t i = 0; i < n && !q->err; i++) {
-        uint32_t len;
-        memcpy(&len, j->lengths.data + i * sizeof len, sizeof len);
-        Str body = {(const char *)j->text.data + at, len};
-        at += len;
+        Kept k;
+        memcpy(&k, j->kept.data + i * sizeof k, sizeof k);
+        Str body = {(const char *)j->text.data + at, k.len};
+        at += k.len;
         if (q->kind == PAST_FILE) {
             q->file = core_file_decode(c, body);
             if (!q->file) q->err = ERR_CORRUPT;
             continue;
         }
         Task *t = core_task_decode(c, body);
-        if (!t) {
+        if (!t && q->kind == PAST_LIST) {
+            if (!j->damaged++) j->damaged_no = k.no;
+        } else if (!t) {
             q->err = ERR_CORRUPT;
         } else if (t->run->finished_ns + (int64_t)t->retention_s * NS_PER_S <= now) {
             core_task_discard(c, t); /* the sweep has not come by yet */
@@ -341,6 +352,7 @@ static void query_done(HistoryJob *job)
             q->tasks[q->tasks_len++] = t;
         }
     }
+    say_damage(a, j->damaged, j->damaged_no);
     if (q->kind == PAST_TASK && !q->err && !q->tasks_len) q->err = ERR_NOT_FOUND;
     Task **tasks = q->tasks;
     size_t tasks_len = q->tasks_len;
@@ -350,23 +362,9 @@ static void query_done(HistoryJob *job)
     mem_free(tasks);
     core_file_discard(file);
     buf_done(&j->text);
-    buf_done(&j->lengths);
-    buf_done(&j->named);
+    buf_done(&j->kept);
     buf_done(&j->gone);
     mem_free(j);
-}
-
-/* The ids of the files that a text refers to. */
-static void find_files(Str text, Buf *ids)
-{
-    static const char mark[] = "\"file_";
-    enum { ID_LEN = 31 };
-    for (const char *p = text.p, *end = text.p + text.n; p < end; p++) {
-        p = memmem(p, (size_t)(end - p), mark, sizeof mark - 1);
-        if (!p) return;
-        if (end - p < ID_LEN + 2 || p[1 + ID_LEN] != '"') continue;
-        note_gone(ids, (Str){p + 1, ID_LEN});
-    }
 }
 
 void archive_query(Archive *a, PastQuery *q)
@@ -392,7 +390,6 @@ void archive_query(Archive *a, PastQuery *q)
                                 .created_after_ns = q->list.created_after_ns,
                                 .limit = q->list.limit,
                                 .scan_max = SCAN_MAX};
-    if (q->kind == PAST_FORGET) find_files(buf_str(&q->output), &j->named);
     history_thread_add(a->thread, &j->job);
 }
 
@@ -507,4 +504,6 @@ void archive_metrics(const Archive *a, Buf *ret)
          a->swept_total);
     line(ret, "history_failures_total", "counter", "Writes and reads of it that failed.",
          a->failures_total);
+    line(ret, "history_damaged_total", "counter",
+         "Rows of it that lists left out because they are damaged.", a->damaged_total);
 }

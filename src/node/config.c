@@ -135,8 +135,9 @@ int config_set(Config *c, const char *key, Str value, bool fresh, const char *wh
             config_problem_unknown(&k, 0, section, name);
         return config_problems_end(&k);
     }
-    if (fresh && f->kind == KIND_PATHS) config_clear_models(c);
-    config_set_value(&k, 0, f, c, value);
+    bool none = f->kind == KIND_PATHS && str_eqz(value, "[]"); /* a list as a file writes it */
+    if ((fresh || none) && f->kind == KIND_PATHS) config_clear_models(c);
+    if (!none) config_set_value(&k, 0, f, c, value);
     if (c->lines) c->lines[f - config_fields] = 0; /* the file no longer has the word */
     return config_problems_end(&k);
 }

@@ -372,6 +372,7 @@ static bool take_model(Fleet *f, Worker *w, const WorkerModel *m, Buf *refused, 
     state->batch_delay_ms = m->batch_delay_ms;
     state->memory_bytes = m->memory_bytes;
     state->min_warm = m->min_warm;
+    snprintf(state->device_kind, sizeof state->device_kind, "%.*s", STR_ARG(m->device_kind));
     if (known)
         fleet_model_announce(f, state);
     else
@@ -381,10 +382,11 @@ static bool take_model(Fleet *f, Worker *w, const WorkerModel *m, Buf *refused, 
     for (uint32_t i = 0; i < w->devices_len; i++) {
         Device *dev = w->devices[i];
         dev->models = mem_grow(dev->models, (dev->models_len + 1) * sizeof *dev->models);
+        bool unfit = m->device_kind.n && !str_eqz(m->device_kind, dev->kind);
         dev->models[dev->models_len++] = (DeviceModel){
-            .name = name, .version = version, .needs = m->memory_bytes};
+            .name = name, .version = version, .needs = m->memory_bytes, .unfit = unfit};
         sched_device_needs(s->sched, dev->id, name, version, m->memory_bytes); /* F4 */
-        sched_device_can_run(s->sched, dev->id, name, version, true);
+        sched_device_can_run(s->sched, dev->id, name, version, !unfit);
     }
     return true;
 }
@@ -689,7 +691,7 @@ static void look_at_closed(Fleet *f, Worker *w, int64_t now)
                 continue;
             }
             m->retry_ns = 0;
-            sched_device_can_run(s, d->id, m->name, m->version, true);
+            sched_device_can_run(s, d->id, m->name, m->version, !m->unfit);
         }
         if (!d->held_until_ns) continue;
         if (now < d->held_until_ns) {

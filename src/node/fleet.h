@@ -11,6 +11,7 @@ typedef enum {
     WAIT_TURN,        /* they can: it is only a matter of their turn */
     WAIT_PAUSED,      /* "paused" */
     WAIT_NO_WORKER,   /* "no_worker": nobody who is connected has it */
+    WAIT_NO_DEVICE,   /* "no_device": who has it has no device of the kind that it wants */
     WAIT_NO_MEMORY,   /* "no_memory": it fits on no device */
     WAIT_LOAD_FAILED, /* "load_failed": loading it failed, and is tried again later */
     WAIT_UNAVAILABLE, /* "unavailable": those who have it are cordoned, drained, silent … */

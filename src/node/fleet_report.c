@@ -229,7 +229,8 @@ static void take_loaded(Fleet *f, Device *d, DeviceModel *dm, ModelState *m, con
         dm->measured = dm->measured || r->memory_bytes > dm->needs;
         dm->needs = r->memory_bytes;
     }
-    if (dm->retry_ns) sched_device_can_run(f->shard->sched, d->id, dm->name, dm->version, true);
+    if (dm->retry_ns)
+        sched_device_can_run(f->shard->sched, d->id, dm->name, dm->version, !dm->unfit);
     dm->retry_ns = 0;
     sched_device_needs(f->shard->sched, d->id, dm->name, dm->version, dm->needs); /* F4 */
 }

@@ -13,6 +13,7 @@ const char *wait_reason_name(WaitReason r)
         [WAIT_TURN] = "",
         [WAIT_PAUSED] = "paused",
         [WAIT_NO_WORKER] = "no_worker",
+        [WAIT_NO_DEVICE] = "no_device",
         [WAIT_NO_MEMORY] = "no_memory",
         [WAIT_LOAD_FAILED] = "load_failed",
         [WAIT_UNAVAILABLE] = "unavailable",
@@ -77,6 +78,7 @@ typedef struct {
     const Worker *away; /* cordoned, silent …; the first */
     size_t away_len;
     const Device *handed_back; /* it gives back whatever it gets */
+    bool unfit;                /* of another kind than it wants */
 } Obstacles;
 
 static bool fits(const Device *d, const DeviceModel *m)
@@ -86,7 +88,9 @@ static bool fits(const Device *d, const DeviceModel *m)
 
 static void look_at_device(const Device *d, const DeviceModel *m, Obstacles *o)
 {
-    if (!fits(d, m)) {
+    if (m->unfit) {
+        o->unfit |= d->worker->stream;
+    } else if (!fits(d, m)) {
         if (o->largest && o->largest->memory_bytes >= d->memory_bytes) return;
         o->largest = d;
         o->needs = m->needs;
@@ -162,7 +166,11 @@ WaitReason fleet_why_waits(const Fleet *f, Sym name, Sym version, Buf *ret)
     why = o.failed                  ? WAIT_LOAD_FAILED
           : o.away || o.handed_back ? WAIT_UNAVAILABLE
           : o.largest               ? WAIT_NO_MEMORY
+          : o.unfit                 ? WAIT_NO_DEVICE
                                     : WAIT_NO_WORKER;
+    if (why == WAIT_NO_DEVICE)
+        put_clause(b, "no device of kind %s is connected",
+                   fleet_model_find(f, name, version)->device_kind);
     if (why == WAIT_NO_WORKER) put_nobody(f, name, version, b);
     buf_done(&none);
     return why;

@@ -50,6 +50,7 @@ typedef struct { /* a model of its worker's on a device */
     Sym name, version;
     uint64_t needs;    /* memory: what the worker declares, or has measured */
     bool measured;     /* it is more than was declared */
+    bool unfit;        /* it wants another kind of device: never runs here */
     uint32_t failures; /* to load it, in a row */
     int64_t retry_ns;  /* closed to it until then; 0: it is not */
     char *problem;     /* why the last load failed; owned; NULL: it did not */
@@ -112,6 +113,7 @@ typedef struct { /* learnt about a model */
     uint32_t batch_delay_ms;
     uint64_t memory_bytes;   /* as the last hello declared it; what counts is DeviceModel.needs */
     uint32_t min_warm;       /* of its model.yaml */
+    char device_kind[32];    /* likewise; "": any */
     int64_t load_ns, run_ns; /* moving averages; 0: unknown */
     int64_t unit_ns[9];
     uint64_t succeeded, failed;

@@ -5,8 +5,8 @@
  *      both, so that one that was cut off loses nothing.
  *  R2  A task is put as the core had it when its HISTORY record let it leave: that is what the view
  *      was given then. Those that left otherwise (EVICT: their retention was over) are not put.
- *  R3  A payload that was deleted stays deleted: where the old view says so, the log, which has the
- *      payload still, does not bring it back. */
+ *  R3  A payload that was deleted stays deleted: the log, which may have the payload still, does not
+ *      bring it back where the old view says so, or a FORGET record that came after the task left. */
 #include "node/rebuild.h"
 
 #include <errno.h>
@@ -293,6 +293,31 @@ static int put_settled(Rebuild *r, uint64_t upto)
     return err ? err : put_rows(r);
 }
 
+/* Keeps R3, for a task that has left the core, or had before the log begins. */
+static int forget_row(Rebuild *r, uint64_t no)
+{
+    HistoryTask row;
+    Buf body = {0}, output = {0};
+    int err = core_task(r->core, no) ? ERR_NOT_FOUND : history_get(r->into, no, &row);
+    if (err) return err == ERR_NOT_FOUND ? 0 : err;
+    Task *t = core_task_decode(r->core, row.body);
+    if (t && !t->input.forgotten) {
+        buf_put_str(&output, core_payload(r->core, &t->run->output));
+        core_task_forget(r->core, t);
+        core_task_encode(r->core, t, &body);
+        err = history_begin(r->into);
+        if (!err) err = rows_forget(r->into, no, buf_str(&body), buf_str(&output), NULL);
+        if (err)
+            history_rollback(r->into);
+        else
+            err = history_commit(r->into, 0);
+        buf_done(&body);
+        buf_done(&output);
+    }
+    core_task_discard(r->core, t);
+    return err;
+}
+
 static int before_frame(Rebuild *r, const Frame *f)
 {
     size_t at = 0;
@@ -300,8 +325,12 @@ static int before_frame(Rebuild *r, const Frame *f)
     Record record;
     while (frame_next_record(f, &at, &index, &record) == 1) {
         RecordData d;
-        if (record.type != REC_HISTORY) continue;
+        if (record.type != REC_HISTORY && record.type != REC_FORGET) continue;
         int err = record_get(f, &record, &d);
+        if (!err && record.type == REC_FORGET) {
+            err = forget_row(r, d.task.no);
+            if (!err) continue;
+        }
         if (err) return err;
         /* It is alone in its frame (shard_history): nothing else of the frame matters to it. */
         if (f->records != 1) return ERR_UNSUPPORTED;

@@ -73,6 +73,40 @@ int rows_put(Rows *r, History *h)
     return err;
 }
 
+/* The ids of the files that a text refers to, NUL-terminated. */
+static void find_files(Str text, Buf *ids)
+{
+    static const char mark[] = "\"file_";
+    enum { ID_LEN = 31 };
+    for (const char *p = text.p, *end = text.p + text.n; p < end; p++) {
+        p = memmem(p, (size_t)(end - p), mark, sizeof mark - 1);
+        if (!p) return;
+        if (end - p < ID_LEN + 2 || p[1 + ID_LEN] != '"') continue;
+        buf_put(ids, p + 1, ID_LEN);
+        buf_u8(ids, 0);
+    }
+}
+
+int rows_forget(History *h, uint64_t no, Str body, Str output, Buf *gone)
+{
+    Buf named = {0};
+    int err = history_replace_body(h, no, body);
+    if (!err) find_files(output, &named);
+    for (size_t at = 0; at < named.len && !err;) {
+        Str id = str_from((const char *)named.data + at);
+        HistoryFile f;
+        at += id.n + 1;
+        err = history_file(h, id, STR(""), &f);
+        if (!err && f.owner_task == no) {
+            err = history_remove_file(h, id);
+            if (!err && gone) buf_put(gone, id.p, id.n + 1);
+        }
+        if (err == ERR_NOT_FOUND) err = 0;
+    }
+    buf_done(&named);
+    return err;
+}
+
 void rows_clear(Rows *r)
 {
     buf_clear(&r->text);

@@ -528,6 +528,8 @@ static int rule_evict(Rule *r)
 
 static int rule_forget(Rule *r)
 {
+    const ModelTask *left = model_task(r->s, r->d.task.no);
+    if (left && !left->here && r->m->limits.history) return 0; /* it is in the history view only */
     int bad = find(r, r->d.task.no);
     if (bad) return bad;
     if (!terminal(r->t))

@@ -515,7 +515,8 @@ static bool apply_forget(const At *at, uint64_t no)
 {
     Core *c = at->c;
     Task *t = core_task(c, no);
-    if (!t || !task_state_terminal((TaskState)t->state) || t->input.forgotten) return false;
+    if (!t) return no && no < c->next_no; /* it is in the history view only: nothing to keep here */
+    if (!task_state_terminal((TaskState)t->state) || t->input.forgotten) return false;
     if (!t->run->token) c->finished_bytes -= payload_bytes(t);
     payload_forget(c, &t->input);
     payload_forget(c, &t->run->output);

@@ -59,6 +59,13 @@ static Decision repeat(const Core *c, const IdemEntry *e, Digest128 body)
     return d;
 }
 
+bool core_repeat(const Core *c, Str tenant, Str key, Digest128 body, Decision *ret)
+{
+    const IdemEntry *e = idem_find(c, idem_key(tenant, key));
+    if (e) *ret = repeat(c, e, body);
+    return e != NULL;
+}
+
 static Decision room_for_one(const Core *c, Str tenant, bool keyed)
 {
     Sym sym = core_sym_find(c, tenant);
@@ -91,8 +98,8 @@ Decision core_submit(const Core *c, const SubmitSpec *s, int64_t now_ns, FrameBu
         r->has_key = 1;
         r->key = idem_key(s->tenant, s->idempotency_key);
         r->body = s->body;
-        const IdemEntry *e = idem_find(c, r->key);
-        if (e) return repeat(c, e, s->body);
+        Decision known;
+        if (core_repeat(c, s->tenant, s->idempotency_key, s->body, &known)) return known;
     }
     Decision room = room_for_one(c, s->tenant, r->has_key);
     if (room.code) return room;
@@ -153,6 +160,10 @@ Decision core_cancel(const Core *c, uint64_t no, int64_t now_ns, FrameBuilder *b
 Decision core_forget(const Core *c, uint64_t no, FrameBuilder *b)
 {
     const Task *t = core_task(c, no);
+    if (!t && c->limits.history && no && no < c->next_no) {
+        put_task(b, REC_FORGET, no); /* for who makes the view again of the log */
+        return ok(no);
+    }
     if (!t) return refuse(CODE_NOT_FOUND, "", "no such task");
     if (!task_state_terminal((TaskState)t->state))
         return refuse(CODE_CONFLICT, "", "the task is %s; cancel it first, then delete it",

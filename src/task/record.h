@@ -21,7 +21,7 @@ typedef enum {
     REC_EXPIRE,
     REC_SLOT_FREE, /* the lease of a task that was canceled or expired meanwhile */
     REC_EVICT,     /* a finished task leaves memory */
-    REC_FORGET,    /* input and output are deleted */
+    REC_FORGET,    /* input and output are deleted, of a task that may have left memory */
     REC_FILE_PUT,
     REC_FILE_DELETE,
     REC_IDEM_EXPIRE, /* watermark: keys accepted before it, of tasks that are terminal */

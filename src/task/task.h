@@ -328,9 +328,14 @@ typedef struct {
     size_t files_len;
 } SubmitSpec;
 Decision core_submit(const Core *c, const SubmitSpec *s, int64_t now_ns, FrameBuilder *b);
+/* Is this key in force? Then *ret is what core_submit answers, whatever else it is given: a repeat
+ * makes no record, and needs no room in the log. */
+bool core_repeat(const Core *c, Str tenant, Str key, Digest128 body, Decision *ret);
 
 Decision core_cancel(const Core *c, uint64_t no, int64_t now_ns, FrameBuilder *b);
-Decision core_forget(const Core *c, uint64_t no, FrameBuilder *b); /* DELETE of a terminal task */
+/* DELETE of a terminal task. One that has left memory for the history view: the record changes
+ * nothing here, but tells a view that is made again of the log. */
+Decision core_forget(const Core *c, uint64_t no, FrameBuilder *b);
 
 typedef struct {
     uint64_t no;

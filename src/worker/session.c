@@ -209,9 +209,9 @@ static void put_model(Buf *b, const ModelSpec *m)
     put_member(b, "description", m->description);
     buf_printf(b,
                ",\"digest\":\"%s\",\"max_batch\":%u,\"batch_delay_ms\":%u,\"continuous\":%s,"
-               "\"memory_bytes\":%" PRIu64 ",\"min_warm\":%u}",
+               "\"memory_bytes\":%" PRIu64 ",\"min_warm\":%u%s}",
                hex, m->max_batch, m->batch_delay_ms, m->continuous ? "true" : "false",
-               m->memory_bytes, m->min_warm);
+               m->memory_bytes, m->min_warm, m->require_gpu ? ",\"device_kind\":\"cuda\"" : "");
 }
 
 static void put_hello(Worker *w, Buf *b)

@@ -150,6 +150,15 @@ static void to_executor(Worker *w, List *items, uint32_t device)
     w->world->put(e, items);
 }
 
+/* What comes inline was read by the server; a file is whatever somebody has uploaded. */
+static bool is_json(Str text)
+{
+    yyjson_doc *doc = yyjson_read(text.p, text.n, YYJSON_READ_NUMBER_AS_RAW);
+    bool is = doc != NULL;
+    yyjson_doc_free(doc);
+    return is;
+}
+
 static void fetch_work(LoopWork *work)
 {
     FileJob *j = CONTAINER_OF(work, FileJob, work);
@@ -159,6 +168,13 @@ static void fetch_work(LoopWork *work)
     if (input_is_file(h->task.input, &id)) {
         j->err = files_read(&j->w->files, &owner, buf_str(&id), &h->fetched, &j->why);
         h->task.input = buf_str(&h->fetched);
+        if (j->err == 0 && !is_json(h->task.input)) {
+            engine_error_set(&j->why, ENGINE_ERR_BAD_INPUT, false,
+                             "file %.*s is the whole input, but no JSON; refer to other files from "
+                             "a member of the input",
+                             STR_ARG(buf_str(&id)));
+            j->err = ERR_INVALID;
+        }
     }
     buf_done(&id);
     if (j->err != 0 || h->resume_file.n == 0) return;

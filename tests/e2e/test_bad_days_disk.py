@@ -63,9 +63,14 @@ def test_a_full_disk_and_its_recovery(server, disk):
     ids = [c.new({"i": i}) for i in range(40)]
     late = c.new({"canceled": True}, delay_s=600)
     keyed = c.submit("once", key="k").expect(202).json["id"]
+    large = c.submit("x" * 200_000, key="large").expect(202).json["id"]
     disk.fill()
     ids += submit_until(c, "disk_full")
     c.upload(b"x" * 100_000).problem(503, "disk_full")
+    c.submit("twice", key="l").problem(503, "disk_full")
+    for input, key, id in (("once", "k", keyed), ("x" * 200_000, "large", large)):  # a repeat needs no room
+        r = c.submit(input, key=key).expect(202)
+        assert r.json["id"] == id and r.headers["idempotent-replayed"] == "true"
 
     # What was accepted can be read, canceled and finished: there is room kept for that.
     assert c.task(ids[0])["status"] == "queued"

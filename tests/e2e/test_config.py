@@ -115,6 +115,7 @@ def test_rubbish_files(tmp_path):
 
 def test_options(tmp_path):
     assert check(tmp_path, "", "--set", "limits.body_max=1MiB")[0] == 0
+    assert check(tmp_path, "", "--set", "models=[]")[0] == 0
     status, said = check(tmp_path, "", "--set", "limits.body_mix=1MiB")
     assert status == USAGE and "body_max" in said
     assert check(tmp_path, "", "--set", "nonsense")[0] == USAGE

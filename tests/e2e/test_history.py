@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import time
 
 import pytest
@@ -263,6 +264,29 @@ def test_a_view_that_is_garbage(servers):
 
 
 # ---- files that more than one task has ------------------------------------------------------------
+
+def test_a_damaged_row_hides_no_other(servers):
+    server = servers(QUICK)
+    c = server.client()
+    ids = [c.run(i)["id"] for i in range(5)]
+    left(c)
+    server.stop()
+    with contextlib.closing(sqlite3.connect(server.data / "history.sqlite")) as db:
+        (no,) = db.execute("SELECT no FROM tasks ORDER BY no LIMIT 1 OFFSET 2").fetchone()
+        db.execute("UPDATE tasks SET body = zeroblob(length(body)) WHERE no = ?", (no,))
+        db.commit()
+    server.start()
+    c = server.client()
+    for query in ("", "?model=echo", "?status=succeeded"):
+        assert [t["id"] for t in c.get(f"/v1/tasks{query}").expect(200).json["tasks"]] == \
+            [ids[i] for i in (4, 3, 1, 0)]
+    assert int(c.metrics()["headrace_history_damaged_total"]) == 3
+    log = server.log_tail(50)
+    assert log.count(f"the row of task number {no} is damaged") == 1 and "headrace history rebuild" in log
+    p = c.get(f"/v1/tasks/{ids[2]}").expect(503).json
+    assert "headrace history rebuild" in p["detail"]
+    assert c.task(ids[3])["output"] == 3
+
 
 def with_file(c, **fields):
     """A finished task, and the file that is its output."""

@@ -78,6 +78,20 @@ def why(c, name, code, seconds=20):
 
 # ---- memory ---------------------------------------------------------------------------------------
 
+def test_a_model_that_wants_a_gpu_waits_and_says_so(servers, tmp_path):
+    add_model(tmp_path / "repo", "fast", "64MiB")
+    with open(tmp_path / "repo" / "fast" / "model.yaml", "a") as yaml:
+        yaml.write("require_gpu: true\n")
+    server = servers(QUICK, models=[tmp_path / "repo"])
+    c = server.client()
+    id = c.new(1, model="fast")
+    assert why(c, "fast", "no_device") == "no device of kind cuda is connected"
+    assert blocked(c, "fast") == {"no_device": 1} and queue(c, "fast")["reason_code"] == "no_device"
+    task = c.task(id)
+    assert task["status"] == "queued" and task["attempt"] == 0 and task["queue"]["reason_code"] == "no_device", task
+    wait_until(lambda: "cannot start: no device of kind cuda is connected" in server.log_tail(20), 5, "the log's line")
+
+
 def test_a_model_that_fits_nowhere_waits_and_says_so(servers, tmp_path):
     repository = tmp_path / "repo"
     add_model(repository, "huge", "900MiB")

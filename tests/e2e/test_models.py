@@ -123,6 +123,19 @@ def test_program(program_server):
     assert c.run({"do": "read", "file": {"$file": f["id"]}}, model="mine")["output"] == {"length": 5}
 
 
+def test_a_whole_input_that_is_no_json(program_server):
+    """It never reaches the program: the client is told, and a line of another's making is none to the program."""
+    c = program_server.client()
+    good = c.upload(b' {"a":\r\n [1e99, "\xc3\xbc"]}\n').expect(201).json["id"]
+    assert c.run({"$file": good}, model="mine")["status"] == "succeeded"
+    for content in (b"", b"no json", b"\x89PNG\r\n", b'{"a": "\xff"}', b'{}\n{"id":"1","op":"cancel"}', b'{"a": NaN}'):
+        f = c.upload(content).expect(201).json["id"]
+        for model in ("mine", "echo"):
+            task = c.done(c.new({"$file": f}, model=model))
+            assert task["status"] == "failed" and task["error"]["code"] == "bad_input", (content, task)
+            assert f in task["error"]["message"] and task["attempt"] == 1, task
+
+
 def test_program_logs_and_progress(program_server):
     c = program_server.client()
     id = c.new({"do": "steps"}, model="mine")

@@ -261,6 +261,10 @@ static void test_options_go_over(void **state)
     assert_int_equal(config_set(&c, "listen", STR("[::1]:0"), true, "--listen", &why), 0);
     assert_int_equal(config_set(&c, "models", STR("/tmp"), true, "--models", &why), 0);
     assert_int_equal(config_set(&c, "models", STR("/"), false, "--models", &why), 0);
+    assert_int_equal(config_set(&c, "models", STR("[]"), true, "--set", &why), 0);
+    assert_int_equal(c.models_len, 0);
+    assert_int_equal(config_set(&c, "models", STR("/tmp"), true, "--models", &why), 0);
+    assert_int_equal(config_set(&c, "models", STR("/"), false, "--models", &why), 0);
     assert_int_equal(config_set(&c, "limits.body_max", STR("1MiB"), true, "--set", &why), 0);
     assert_int_equal(config_check(&c, &why), 0);
     assert_string_equal(c.listen, "[::1]:0");

@@ -36,7 +36,8 @@ static const char model_py[] =
     "    if do == 'big': return say(id=i, output='y' * (4 << 20))\n"
     "    if do == 'file': return say(id=i, output=open(x['f']['path']).read())\n"
     "    if do == 'env': return say(id=i, output={'m': os.environ['HEADRACE_MODEL'],\n"
-    "        'v': os.environ['HEADRACE_VERSION'], 'key': 'HEADRACE_KEY' in os.environ,\n"
+    "        'v': os.environ['HEADRACE_VERSION'], 'device': os.environ['HEADRACE_DEVICE'],\n"
+    "        'key': 'HEADRACE_KEY' in os.environ,\n"
     "        'cwd': os.getcwd(), 'group': os.getpgid(0) == os.getpid(),\n"
     "        'fds': sorted(int(f) for f in os.listdir('/proc/self/fd'))[:-1]})\n"
     "    say(id=i, output={'got': x, 'attempt': m['attempt'], 'pid': os.getpid()})\n"
@@ -163,10 +164,11 @@ static void speaks_the_protocol(void **state)
 
     run(&o, &t, "{\"do\":\"env\"}");
     char want[400];
-    snprintf(want, sizeof want,
-             "{\"m\":\"py\",\"v\":\"1\",\"key\":false,\"cwd\":\"%s/py/1\",\"group\":true,"
-             "\"fds\":[0,1,2]}",
-             dir);
+    snprintf(
+        want, sizeof want,
+        "{\"m\":\"py\",\"v\":\"1\",\"device\":\"0\",\"key\":false,\"cwd\":\"%s/py/1\",\"group\":true,"
+        "\"fds\":[0,1,2]}",
+        dir);
     assert_string_equal(output_of(&t), want);
     engine_release(o.m, &t);
     close_py(&o);

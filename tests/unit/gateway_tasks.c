@@ -151,6 +151,46 @@ static void idempotency(void **state)
     ASSERT_HAS(a, "\"output\":7");
 }
 
+/* A repeat makes no record: where there is no room for a new task it still finds its own. */
+static void a_repeat_needs_no_room(void **state)
+{
+    Rig *r = *state;
+    static const Code codes[] = {CODE_DISK_FULL, CODE_LOG_STALLED, CODE_NO_LEADER};
+    const char *body = "{\"model\":\"echo\",\"input\":1}", *key = JSON "Idempotency-Key: \"k\"\r\n",
+               *retry_key = JSON "Idempotency-Key: \"r\"\r\n",
+               *line = "{\"model\":\"echo\",\"input\":2,\"idempotency_key\":\"l\"}\n";
+    char id[40], again[40], made[40], in_batch[40], path[100];
+    rig_id(rig_post(r, "/v1/tasks", key, body), "task_", id);
+    rig_succeed(r, id, rig_lease(r, id), "7");
+    snprintf(path, sizeof path, "/v1/tasks/%s/retry", id);
+    rig_id(rig_post(r, path, retry_key, ""), "task_", made);
+    rig_id(rig_post(r, "/v1/tasks:batch", NDJSON, line), "task_", in_batch);
+    uint64_t records = r->at.next_seq;
+    for (size_t i = 0; i < ARRAY_LEN(codes); i++) {
+        bool leads = codes[i] != CODE_NO_LEADER;
+        r->accepting = (Decision){.code = codes[i], .retry_after_ms = 1000, .detail = "no room"};
+        const char *a = rig_post(r, "/v1/tasks", key, body);
+        ASSERT_STATUS(a, leads ? 202 : 503);
+        if (leads) rig_id(a, "task_", again);
+        if (leads) assert_string_equal(again, id);
+        ASSERT_STATUS(rig_post(r, "/v1/tasks", key, "{\"model\":\"echo\",\"input\":2}"),
+                      leads ? 422 : 503);
+        ASSERT_STATUS(rig_post(r, "/v1/tasks", JSON "Idempotency-Key: \"new\"\r\n", body), 503);
+        ASSERT_STATUS(rig_post(r, "/v1/tasks", JSON, body), 503);
+        a = rig_post(r, path, retry_key, "");
+        ASSERT_STATUS(a, leads ? 201 : 503);
+        if (leads) rig_id(a, "task_", again);
+        if (leads) assert_string_equal(again, made);
+        ASSERT_STATUS(rig_post(r, path, JSON, ""), 503);
+        a = rig_post(r, "/v1/tasks:batch", NDJSON, line);
+        ASSERT_HAS(a, leads ? "{\"status\":202,\"replayed\":true" : "{\"status\":503");
+        if (leads) rig_id(a, "task_", again);
+        if (leads) assert_string_equal(again, in_batch);
+        ASSERT_HAS(rig_post(r, "/v1/tasks:batch", NDJSON, body), "{\"status\":503");
+    }
+    assert_true(r->at.next_seq == records);
+}
+
 static void prefer_wait(void **state)
 {
     Rig *r = *state;
@@ -445,6 +485,7 @@ int main(void)
         T(nothing_leaves_before_it_is_durable),
         T(nobody_hears_that_a_task_is_gone_before_it_is),
         T(idempotency),
+        T(a_repeat_needs_no_room),
         T(prefer_wait),
         T(long_poll),
         T(events),

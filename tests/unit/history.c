@@ -602,6 +602,46 @@ static void what_is_no_history_is_refused(void **state)
     buf_done(&why);
 }
 
+static void a_damaged_row_hides_no_other(void **state)
+{
+    (void)state;
+    static const HistoryFilter filters[] = {
+        {.limit = 100, .scan_max = 100},
+        {.limit = 100, .scan_max = 100, .created_after_ns = RIG_DAY},
+        {.limit = 100, .scan_max = 100, .tenant = {"acme", 4}},
+        {.limit = 100, .scan_max = 100, .tenant = {"bolt", 4}},
+        {.limit = 100, .scan_max = 100, .tenant = {"crane", 5}},
+        {.limit = 100, .scan_max = 100, .tenant = {"dot", 3}},
+    };
+    uint64_t found[ARRAY_LEN(filters)] = {0}, next, no, by_tenant = 0, passed_over = 0;
+    Rig r;
+    rig_start(&r);
+    assert_int_equal(rig_put(&r, 1, 50), 0);
+    for (size_t i = 0; i < ARRAY_LEN(filters); i++) {
+        assert_int_equal(history_list(r.h, &filters[i], rig_count, &found[i], &next), 0);
+        assert_int_equal(history_damaged(r.h, &no), 0);
+    }
+    history_close(r.h);
+    with_sqlite(r.path, "UPDATE tasks SET body = x'00' WHERE no = 7;"
+                        "UPDATE tasks SET created_ns = 1 WHERE no = 9;"
+                        "UPDATE tasks SET state = 77 WHERE no = 11;");
+    rig_open(&r);
+    for (size_t i = 0; i < ARRAY_LEN(filters); i++) {
+        uint64_t n = 0;
+        assert_int_equal(history_list(r.h, &filters[i], rig_count, &n, &next), 0);
+        assert_true(next == 0);
+        uint64_t damaged = history_damaged(r.h, &no);
+        assert_int_equal(n + damaged, found[i]);
+        assert_true(!damaged || no == 7 || no == 9 || no == 11);
+        if (i < 2) assert_true(damaged == 3 && no == 11); /* the first that is met */
+        if (i >= 2) by_tenant += n, passed_over += damaged;
+    }
+    assert_true(by_tenant == 47 && passed_over == 3);
+    assert_int_equal(rig_check(&r, 7), ERR_CORRUPT);
+    assert_int_equal(rig_check(&r, 8), 0);
+    rig_end(&r);
+}
+
 static void rows_beyond_the_log_are_dropped(void **state)
 {
     (void)state;
@@ -724,6 +764,7 @@ int main(void)
         cmocka_unit_test(the_file_does_not_grow_for_ever),
         cmocka_unit_test(one_at_a_time),
         cmocka_unit_test(what_is_no_history_is_refused),
+        cmocka_unit_test(a_damaged_row_hides_no_other),
         cmocka_unit_test(rows_beyond_the_log_are_dropped),
         cmocka_unit_test(odd_paths),
         cmocka_unit_test(no_statement_walks_or_sorts),

@@ -26,8 +26,9 @@ typedef struct {
     uint32_t max_batch;  /* of the model */
     uint64_t needs, has; /* memory of the model, of a device */
     uint8_t digest;
-    bool refused_next; /* the next hello's model is refused */
-    Buf lines;         /* said to workers since the last look */
+    bool refused_next;        /* the next hello's model is refused */
+    const char *kind, *wants; /* of the next hello's device and model; NULL: "cpu", any */
+    Buf lines;                /* said to workers since the last look */
     size_t kicks, kills;
 } Rig;
 
@@ -153,12 +154,16 @@ static Hand hello(Rig *r, const char *name, const char *former, const WorkerHeld
 {
     Hand h = {0};
     Buf refused = {0};
-    WorkerDevice device = {.index = 0, .kind = STR("cpu"), .threads = 1, .memory_bytes = r->has};
+    WorkerDevice device = {.index = 0,
+                           .kind = str_from(r->kind ? r->kind : "cpu"),
+                           .threads = 1,
+                           .memory_bytes = r->has};
     WorkerModel model = {.name = STR("echo"),
                          .version = STR("1"),
                          .engine = STR("echo"),
                          .max_batch = r->max_batch,
                          .memory_bytes = r->needs,
+                         .device_kind = str_from(r->wants ? r->wants : ""),
                          .digest = {.b = {r->digest}}};
     WorkerHello w = {.name = str_from(name),
                      .former_id = former ? str_from(former) : STR(""),
@@ -779,6 +784,31 @@ static void waiting_has_a_reason(void **state)
     assert_waits_for(r, WAIT_NO_WORKER, "no worker is connected");
 }
 
+static void another_kind_of_device_is_a_reason(void **state)
+{
+    Rig *r = *state;
+    uint64_t a = submit(r);
+    r->wants = "cuda";
+    r->has = 8 * GIB;
+    Hand cpu = hello(r, "cpu", NULL, NULL, 0);
+    assert_waits_for(r, WAIT_NO_DEVICE, "no device of kind cuda is connected");
+    for (int i = 0; i < 5; i++) turn(r, SEC(1));
+    assert_int_equal(task(r, a)->state, TASK_QUEUED);
+    r->kind = "cuda";
+    r->needs = 12 * GIB;
+    (void)hello(r, "little", NULL, NULL, 0);
+    assert_waits_for(r, WAIT_NO_MEMORY, "needs 12 GiB"); /* of the kind there is one now */
+    r->has = 16 * GIB;
+    Hand gpu = hello(r, "gpu", NULL, NULL, 0);
+    turn(r, SEC(1));
+    assert_int_equal(task(r, a)->state, TASK_RUNNING);
+    assert_true(str_eqz(core_sym(r->core, task(r, a)->run->worker), "gpu"));
+    assert_int_equal(result(r, &gpu, held(r, a)), REPORT_ACCEPTED);
+    fleet_stream(r->fleet, str_from(gpu.id), false);
+    fleet_stream(r->fleet, str_from(cpu.id), false);
+    assert_waits_for(r, WAIT_UNAVAILABLE, "worker gpu is");
+}
+
 static void another_digest_is_a_reason(void **state)
 {
     Rig *r = *state;
@@ -937,6 +967,7 @@ int main(void)
         TEST(leases_outlive_a_full_log),
         TEST(hello_waits_for_the_log),
         TEST(waiting_has_a_reason),
+        TEST(another_kind_of_device_is_a_reason),
         TEST(another_digest_is_a_reason),
         TEST(sizes_are_the_workers_own),
         TEST(failed_loads_back_off),

@@ -263,6 +263,8 @@ static void one_step(World *w, Random *r)
                 (void)core_cancel(w->core, t->no, w->now, &w->b);
             else
                 (void)core_forget(w->core, t->no, &w->b);
+        } else { /* one that has left memory, perhaps */
+            (void)core_forget(w->core, random_below(r, 200), &w->b);
         }
         break;
     case 9:

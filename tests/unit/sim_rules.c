@@ -487,6 +487,25 @@ static void i12_a_file_from_under_a_task(void **ctx)
     IS(15, put(l, REC_SUBMIT, (RecordData){.submit = s}));
 }
 
+static void what_is_only_in_the_history_may_be_forgotten(void **ctx)
+{
+    for (int history = 0; history < 2; history++) {
+        CoreLimits c = limits();
+        c.history = history;
+        Log *l = *ctx;
+        model_free(l->m);
+        buf_clear(&l->log);
+        *l = (Log){.m = model_new(&c), .now = START, .at = {.next_seq = 1}, .log = l->log};
+        IS(0, claim(l, 1));
+        IS(0, submit(l));
+        IS(0, about(l, REC_CANCEL, 1));
+        l->now += 3600 * 24 * 100 * SECOND;
+        IS(0, about(l, REC_EVICT, 1));
+        IS(history ? 0 : 2, about(l, REC_FORGET, 1));
+        if (history) IS(2, about(l, REC_FORGET, 2)); /* which nobody submitted */
+    }
+}
+
 static void i15_input_of_a_live_task_is_deleted(void **ctx)
 {
     Log *l = *ctx;
@@ -626,6 +645,7 @@ int main(void)
         TEST(i10_a_lease_that_is_not_durable),
         TEST(i11_i13_i18_the_core_differs),
         TEST(i12_a_file_from_under_a_task),
+        TEST(what_is_only_in_the_history_may_be_forgotten),
         TEST(i15_input_of_a_live_task_is_deleted),
         TEST(i15_i19_a_changed_byte),
         TEST(i17_a_deposed_leader),

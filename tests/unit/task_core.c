@@ -264,6 +264,34 @@ static void the_oldest_finished_leave_first(void **ctx)
     world_done(&w);
 }
 
+static void what_has_left_memory_can_be_forgotten(void **ctx)
+{
+    (void)ctx;
+    for (int history = 0; history < 2; history++) {
+        World w;
+        world_with(&w, history);
+        lead(&w);
+        uint64_t no = submit(&w);
+        core_cancel(w.core, no, w.now, &w.b);
+        commit(&w);
+        core_history(w.core, core_task(w.core, no)->run->settled_seq, &w.b);
+        commit(&w);
+        assert_null(core_task(w.core, no));
+        assert_int_equal(core_forget(w.core, no + 1, &w.b).code, CODE_NOT_FOUND);
+        assert_int_equal(core_forget(w.core, 0, &w.b).code, CODE_NOT_FOUND);
+        assert_int_equal(w.b.records, 0);
+        for (int i = 0; i < 2; i++) {
+            uint64_t hash = core_hash(w.core);
+            assert_int_equal(core_forget(w.core, no, &w.b).code,
+                             history ? CODE_OK : CODE_NOT_FOUND);
+            assert_int_equal(w.b.records, history);
+            commit(&w); /* it fits */
+            assert_true(core_hash(w.core) == hash);
+        }
+        world_done(&w);
+    }
+}
+
 static void unknown_records_stop_the_reader(void **ctx)
 {
     (void)ctx;
@@ -453,6 +481,7 @@ int main(void)
         cmocka_unit_test(a_pause_is_of_every_version),
         cmocka_unit_test(ids_know_their_task),
         cmocka_unit_test(the_oldest_finished_leave_first),
+        cmocka_unit_test(what_has_left_memory_can_be_forgotten),
         cmocka_unit_test(unknown_records_stop_the_reader),
         cmocka_unit_test(replay_is_exact),
         cmocka_unit_test(directory_lets_go),

@@ -75,16 +75,22 @@ static inline void on_file_leaving(void *ctx, const File *f)
     (void)f;
 }
 
-static inline void world_init(World *w)
+static inline void world_with(World *w, bool history)
 {
     *w = (World){.now = INT64_C(1795000000) * SECOND};
     core_limits_default(&w->limits);
+    w->limits.history = history;
     w->limits.finished_max = 40;
     w->limits.idem_ttl_ns = 100 * SECOND;
     w->core = core_new(&w->limits, 7);
     w->at = (LogPoint){.next_seq = 1, .epoch = 1, .holder = 99};
     const uint8_t key[16] = {1, 2, 3};
     core_claim(w->core, 1, 99, STR("test"), key, &w->b);
+}
+
+static inline void world_init(World *w)
+{
+    world_with(w, false);
 }
 
 static inline void world_done(World *w)

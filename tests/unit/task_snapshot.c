@@ -205,12 +205,41 @@ static void items_come_in_order_and_once(void **state)
     world_done(&w);
 }
 
-/* One number in an item is made another. at: behind its kind; size: in bytes. */
-static int changed(World *w, const Buf *s, size_t item_at, size_t at, size_t size, uint64_t to)
+/* Where a field of an item lies, behind those that `before` names: n a number, s a string, b a
+ * byte, v 4 bytes, k 16, i 32. */
+static size_t field(const Buf *s, size_t item_at, const char *before)
 {
+    Cursor c = cursor_of(s->data + item_at + 5, s->len - item_at - 5);
+    for (; *before; before++) {
+        if (*before == 'n') (void)cursor_var(&c);
+        if (*before == 's') (void)cursor_bytes(&c, cursor_var(&c));
+        if (*before == 'b') (void)cursor_bytes(&c, 1);
+        if (*before == 'v') (void)cursor_bytes(&c, 4);
+        if (*before == 'k') (void)cursor_bytes(&c, 16);
+        if (*before == 'i') (void)cursor_bytes(&c, 32);
+    }
+    assert_false(c.bad);
+    return (size_t)(c.p - s->data);
+}
+
+/* The field behind those is made another: a number (n; also a string's length), or a byte. */
+static int changed(World *w, const Buf *s, size_t item_at, const char *before, char kind,
+                   uint64_t to)
+{
+    size_t at = field(s, item_at, before), behind = at + 1;
     Buf b = {0};
-    buf_put_str(&b, buf_str(s));
-    memcpy(b.data + item_at + 5 + at, &to, size);
+    buf_put(&b, s->data, at);
+    if (kind == 'n') {
+        Cursor c = cursor_of(s->data + at, s->len - at);
+        (void)cursor_var(&c);
+        behind = (size_t)(c.p - s->data);
+        buf_var(&b, to);
+    } else {
+        buf_u8(&b, (uint8_t)to);
+    }
+    uint32_t len = load_u32(s->data + item_at);
+    store_u32(b.data + item_at, (uint32_t)(len + b.len - behind));
+    buf_put(&b, s->data + behind, s->len - behind);
     int err = restore_bytes(w, b.data, b.len, 1000, NULL);
     buf_done(&b);
     return err;
@@ -229,44 +258,46 @@ static void what_cannot_be_is_refused(void **state)
            idem = it.at[first(&it, IDEM)];
     const uint64_t most = UINT64_MAX;
     const struct {
-        size_t item, at, size;
+        size_t item;
+        const char *before;
+        char kind;
         uint64_t to;
         int want;
     } cases[] = {
-        {head, 0, 4, 3, ERR_UNSUPPORTED}, /* the version */
-        {head, 4, 4, 5, ERR_INVALID},     /* another shard */
-        {head, 8, 8, 7, ERR_INVALID},     /* another epoch */
-        {head, 36, 8, most, ERR_INVALID}, /* more numbers than records */
-        {head, 44, 8, most, ERR_INVALID},
-        {head, 36, 8, 2, ERR_INVALID}, /* fewer numbers than tasks */
-        {head, 44, 8, 1, ERR_INVALID},
-        {model, 0, 4, 0, ERR_INVALID}, /* no name: what follows is no longer whole */
-        {tenant, 0, 4, 0, ERR_INVALID},
-        {tenant, 4 + 7 + 8, 8, most, ERR_INVALID},          /* device time below 0 */
-        {file, 0, 8, 0, ERR_INVALID},                       /* number 0 */
-        {file, 8, 1, 0, ERR_INVALID},                       /* an id of no letters */
-        {file, 8, 1, '"', ERR_INVALID},                     /* one that breaks JSON */
-        {file, 8 + 31, 1, 'x', ERR_INVALID},                /* one without an end */
-        {file, 8 + 32 + 11 + 8 + 32, 8, most, ERR_INVALID}, /* made before all time */
-        {task, 0, 8, 0, ERR_INVALID},
-        {task, 0, 8, most, ERR_INVALID},
-        {task, 16, 8, most, ERR_INVALID}, /* created, not before, deadline */
-        {task, 24, 8, most, ERR_INVALID},
-        {task, 32, 8, most, ERR_INVALID},
-        {task, 72, 1, TASK_STATES, ERR_INVALID},
-        {task, 72, 1, TASK_RUNNING, ERR_INVALID}, /* running without a lease */
-        {task, 72, 1, TASK_SUCCEEDED, ERR_INVALID},
-        {task, 73, 1, CLASSES, ERR_INVALID},
-        {settled, 0, 8, 0, ERR_INVALID},
-        {settled, 0, 8, 1, ERR_INVALID},          /* one that waits */
-        {idem, 48, 4, 0, ERR_INVALID},            /* of no tenant */
-        {it.at[it.n - 1], 0, 8, 99, ERR_INVALID}, /* the end counts other tasks */
+        {head, "", 'b', 99, ERR_UNSUPPORTED},    /* the version */
+        {head, "v", 'n', 5, ERR_INVALID},        /* another shard */
+        {head, "vn", 'n', 7, ERR_INVALID},       /* another epoch */
+        {head, "vnnkn", 'n', most, ERR_INVALID}, /* more numbers than records */
+        {head, "vnnknn", 'n', most, ERR_INVALID},
+        {head, "vnnkn", 'n', 2, ERR_INVALID}, /* fewer numbers than tasks */
+        {head, "vnnknn", 'n', 1, ERR_INVALID},
+        {model, "", 'n', 0, ERR_INVALID}, /* no name: what follows is no longer whole */
+        {tenant, "", 'n', 0, ERR_INVALID},
+        {tenant, "sn", 'n', most, ERR_INVALID},             /* device time below 0 */
+        {file, "", 'n', 0, ERR_INVALID},                    /* number 0 */
+        {file, "n", 'b', 0, ERR_INVALID},                   /* an id of no letters */
+        {file, "n", 'b', '"', ERR_INVALID},                 /* one that breaks JSON */
+        {file, "nkbbbbbbbbbbbbbbb", 'b', 'x', ERR_INVALID}, /* one without an end */
+        {file, "nisni", 'n', most, ERR_INVALID},            /* made before all time */
+        {task, "", 'n', 0, ERR_INVALID},
+        {task, "", 'n', most, ERR_INVALID},
+        {task, "nn", 'n', most, ERR_INVALID}, /* created, not before, deadline */
+        {task, "nnn", 'n', most, ERR_INVALID},
+        {task, "nnnn", 'n', most, ERR_INVALID},
+        {task, "nnnnnsssnn", 'b', TASK_STATES, ERR_INVALID},
+        {task, "nnnnnsssnn", 'b', TASK_RUNNING, ERR_INVALID}, /* running without a lease */
+        {task, "nnnnnsssnn", 'b', TASK_SUCCEEDED, ERR_INVALID},
+        {task, "nnnnnsssnnb", 'b', CLASSES, ERR_INVALID},
+        {settled, "", 'n', 0, ERR_INVALID},
+        {settled, "", 'n', 1, ERR_INVALID},          /* one that waits */
+        {idem, "kknn", 'n', 0, ERR_INVALID},         /* of no tenant */
+        {it.at[it.n - 1], "", 'n', 99, ERR_INVALID}, /* the end counts other tasks */
     };
-    assert_memory_equal(s.data + task + 5 + 40 + 4, "default", 7); /* the places still fit */
-    assert_int_equal(s.data[task + 5 + 72], TASK_QUEUED);
-    assert_memory_equal(s.data + file + 5 + 8, "file_1", 6);
+    assert_memory_equal(s.data + field(&s, task, "nnnnn") + 1, "default", 7); /* the fields fit */
+    assert_int_equal(s.data[field(&s, task, "nnnnnsssnn")], TASK_QUEUED);
+    assert_memory_equal(s.data + field(&s, file, "n"), "file_1", 6);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        int err = changed(&w, &s, cases[i].item, cases[i].at, cases[i].size, cases[i].to);
+        int err = changed(&w, &s, cases[i].item, cases[i].before, cases[i].kind, cases[i].to);
         if (err != cases[i].want) fail_msg("case %zu: %d", i, err);
     }
     buf_done(&s);
