@@ -1077,6 +1077,12 @@ def test_openapi_describes_what_is_served(client):
     """The task's properties of the specification are those of a task."""
     spec = client.get("/openapi.json").json
     task = client.run(1, metadata={"a": "b"}, deadline_s=60)
+    batch = spec["paths"]["/v1/tasks:batch"]["post"]
+    assert "Prefer" in {p["name"] for p in batch["parameters"]}
+    worker = spec["components"]["schemas"]["WorkerAnswer"]["properties"]["status"]["enum"]
+    source = (ROOT / "src/gateway/workers.c").read_text()
+    told = re.findall(r'"(\w+)"', re.search(r"answers\[\] = \{(.*?)\}", source)[1])
+    assert len(told) == 5 and set(told) == set(worker), (told, worker)
     described = spec["components"]["schemas"]["Task"]["properties"]
     assert set(task) <= set(described), set(task) - set(described)
 
