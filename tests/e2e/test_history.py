@@ -132,7 +132,9 @@ def test_files_of_finished_tasks(model_server):
     file = task["output"]["images"][0]["$file"]
     before = c.get(f"/v1/files/{file}").expect(200).json
     content = c.get(f"/v1/files/{file}/content").expect(200).body
+    c.delete(f"/v1/files/{file}").problem(409, "conflict")
     left(c)
+    c.delete(f"/v1/files/{file}").problem(409, "conflict")
     assert c.get(f"/v1/files/{file}").expect(200).json | {"task": 0} == before | {"task": 0}
     assert c.get(f"/v1/files/{file}/content").expect(200).body == content
     part = c.get(f"/v1/files/{file}/content", headers={"Range": "bytes=1-3"}).expect(206)
