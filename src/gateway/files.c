@@ -350,7 +350,7 @@ void files_get(Exchange *x)
     if (f) put_file(x, f);
 }
 
-/* It lives as long as its task, which is in the history: as in memory, where the task refers to it. */
+/* It lives as long as its task, which is in the history: the answer is what it is in memory. */
 static void delete_past(Exchange *x, PastQuery *q)
 {
     x->params[0] = (Str){"", 0};

@@ -400,12 +400,13 @@ def test_a_shutdown_answers_a_waiting_batch(servers):
     assert server.process.wait(20) == 0
 
 
-def test_few_may_wait_in_memory(servers):
+@pytest.mark.parametrize("limit", ["finished_max: 50", "finished_bytes_max: 600KiB"])
+def test_few_may_wait_in_memory(servers, limit):
     """A small bound of finished tasks in memory slows nobody down: they leave it sooner."""
-    server = servers(QUICK + "limits: {finished_max: 50}\n")
+    server = servers(QUICK + f"limits: {{{limit}}}\n")
     c = server.client()
     for i in range(300):
-        c.submit(i, wait=5).expect(200)
+        c.submit(f"{i}" + "x" * 2000, wait=5).expect(200)
 
 
 # ---- what a model printed -------------------------------------------------------------------------
