@@ -2,33 +2,9 @@
 #include "cli/client.h"
 #include "cli/commands.h"
 
-static int cancel_one(const Client *c, const char *id)
-{
-    Buf path = {0};
-    HttpReply r = {0};
-    put_path(&path, "/v1/tasks/", id, "/cancel");
-    int status = client_call(
-        c, &(Call){.method = "POST", .path = buf_z(&path), .tries = 3, .type = "application/json"},
-        &r);
-    if (status == CLI_OK && c->json)
-        print_json(buf_str(&r.body));
-    else if (status == CLI_OK)
-        printf("%s canceled\n", id);
-    http_reply_done(&r);
-    buf_done(&path);
-    return status;
-}
-
 static int run(const Args *a)
 {
-    Client c = {0};
-    int status = client_open(a, &c), worst = status;
-    for (size_t i = 0; i < a->words_len && status != CLI_NO_SERVER && worst != CLI_USAGE; i++) {
-        status = cancel_one(&c, a->words[i]);
-        worst = MAX(worst, status);
-    }
-    client_done(&c);
-    return worst;
+    return client_order(a, &(Order){"POST", "/v1/tasks/", "/cancel", " canceled"});
 }
 
 const Command command_cancel = {

@@ -295,3 +295,32 @@ int client_show(const Args *a, const Call *call, int (*show)(const Client *c, yy
     client_done(&c);
     return status;
 }
+
+static int order_one(const Client *c, const Order *o, const char *word)
+{
+    Buf path = {0};
+    HttpReply r = {0};
+    put_path(&path, o->prefix, word, o->suffix);
+    Call call = {.method = o->method, .path = buf_z(&path), .tries = 3};
+    if (strcmp(o->method, "POST") == 0) call.type = "application/json";
+    int status = client_call(c, &call, &r);
+    if (status == CLI_OK && !c->json)
+        printf("%s%s\n", word, o->done);
+    else if (status == CLI_OK && r.body.len)
+        print_json(buf_str(&r.body));
+    http_reply_done(&r);
+    buf_done(&path);
+    return status;
+}
+
+int client_order(const Args *a, const Order *o)
+{
+    Client c = {0};
+    int status = client_open(a, &c), worst = status;
+    for (size_t i = 0; i < a->words_len && status != CLI_NO_SERVER && worst != CLI_USAGE; i++) {
+        status = order_one(&c, o, a->words[i]);
+        worst = MAX(worst, status);
+    }
+    client_done(&c);
+    return worst;
+}

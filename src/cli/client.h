@@ -51,6 +51,14 @@ void print_value(yyjson_val *v); /* the same, of a part */
 /* A call whose answer is printed as it is with --json. Otherwise show(root) prints it. */
 int client_show(const Args *a, const Call *call, int (*show)(const Client *c, yyjson_val *root));
 
+/* A command that does one thing to each thing that its words name: method prefix WORD suffix.
+ * Without --json what was done is printed behind the word. It goes on behind one that is refused,
+ * not without a server. Returns the worst status. */
+typedef struct {
+    const char *method, *prefix, *suffix, *done;
+} Order;
+int client_order(const Args *a, const Order *o);
+
 /* ---- tasks (task_view.c) ---- */
 
 void task_print(yyjson_val *task); /* everything, for people */

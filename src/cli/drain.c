@@ -2,43 +2,20 @@
 #include "cli/client.h"
 #include "cli/commands.h"
 
-static int order(const Args *a, const char *what, const char *done)
-{
-    Client c = {0};
-    int status = client_open(a, &c), worst = status;
-    for (size_t i = 0; i < a->words_len && status != CLI_NO_SERVER && worst != CLI_USAGE; i++) {
-        Buf path = {0};
-        HttpReply r = {0};
-        put_path(&path, "/v1/workers/", a->words[i], what);
-        status = client_call(
-            &c,
-            &(Call){.method = "POST", .path = buf_z(&path), .tries = 3, .type = "application/json"},
-            &r);
-        if (status == CLI_OK && c.json)
-            print_json(buf_str(&r.body));
-        else if (status == CLI_OK)
-            printf("%s %s\n", a->words[i], done);
-        worst = MAX(worst, status);
-        http_reply_done(&r);
-        buf_done(&path);
-    }
-    client_done(&c);
-    return worst;
-}
-
 static int run_drain(const Args *a)
 {
-    return order(a, "/drain", "drains: it finishes what it runs, then ends");
+    return client_order(a, &(Order){"POST", "/v1/workers/", "/drain",
+                                    " drains: it finishes what it runs, then ends"});
 }
 
 static int run_cordon(const Args *a)
 {
-    return order(a, "/cordon", "gets no new tasks");
+    return client_order(a, &(Order){"POST", "/v1/workers/", "/cordon", " gets no new tasks"});
 }
 
 static int run_uncordon(const Args *a)
 {
-    return order(a, "/uncordon", "gets tasks again");
+    return client_order(a, &(Order){"POST", "/v1/workers/", "/uncordon", " gets tasks again"});
 }
 
 const Command command_drain = {

@@ -53,6 +53,8 @@ void exchange_free(Exchange *x)
     x->drop = NULL;
     mem_free(x->retry_key);
     x->retry_key = NULL;
+    mem_free(x->path);
+    x->path = NULL;
     submit_forget_request(x);
     if (x->held) g->held_len--;
     list_del(&x->hold);

@@ -350,15 +350,22 @@ void files_get(Exchange *x)
     if (f) put_file(x, f);
 }
 
+/* It lives as long as its task, which is in the history: the answer is what it is in memory. */
+static void delete_past(Exchange *x, PastQuery *q)
+{
+    x->params[0] = (Str){"", 0};
+    if (q->file)
+        problem_say(x, 409, CODE_CONFLICT, NULL,
+                    "the task that made this file refers to it; delete that one first");
+    else
+        no_file(x);
+}
+
 void files_delete(Exchange *x)
 {
     Gateway *g = x->g;
-    const File *f = core_file_find(core_of(g), x->params[0], auth_view(x));
-    if (!f) {
-        exchange_hold(x, g->p.last_seq(g->p.ctx));
-        no_file(x);
-        return;
-    }
+    const File *f = find_file(x, delete_past);
+    if (!f) return;
     Decision d = g->p.delete_file(g->p.ctx, f->no);
     exchange_hold(x, g->p.last_seq(g->p.ctx));
     if (d.code != CODE_OK) {

@@ -91,6 +91,7 @@ struct Exchange {
     /* the request; borrowed, valid until the handler returns (ROUTE_STREAM_IN: until the body has
      * ended) */
     const HttpRequest *req;
+    char *path; /* what is kept of req for a problem's "instance" when the answer comes later */
     const Route *route;
     Str params[2];
     Str tenant;      /* the caller's; borrowed from its key, which lives as long as the gateway */
@@ -140,6 +141,7 @@ struct Exchange {
 
 /* ---- the gateway ---- */
 
+#define INSTANCE_MAX     256 /* bytes of a path that a problem names */
 #define ROUTES_MAX       64
 #define DURATION_BUCKETS 14
 typedef struct {

@@ -138,7 +138,7 @@ static const char schemas[] =
     "docs/worker-protocol.md\",\"required\":[\"t\"]},"
     "\"WorkerAnswer\":{\"type\":\"object\",\"description\":\"One a line\","
     "\"required\":[\"status\"],\"properties\":{\"status\":"
-    "{\"type\":\"string\",\"enum\":[\"accepted\",\"duplicate\",\"fenced\",\"invalid\"]},"
+    "{\"type\":\"string\",\"enum\":[\"accepted\",\"duplicate\",\"fenced\",\"invalid\",\"retry\"]},"
     "\"detail\":{\"type\":\"string\"}}}";
 
 static const struct {
@@ -224,6 +224,11 @@ static void put_parameters(Buf *b, const Route *r)
             b, "Prefer", 6, "header", "{\"type\":\"string\"}",
             "wait=N: answer when the task has ended, after N seconds (1 to 60) at the latest",
             false);
+    if (r->handle == batch_post)
+        put_parameter(b, "Prefer", 6, "header", "{\"type\":\"string\"}",
+                      "wait=N: answer each line when its task has ended, after N seconds (1 to 60) "
+                      "at the latest; return=minimal: of each task only its id and status",
+                      false);
     if (r->handle == events_get)
         put_parameter(b, "Last-Event-ID", 13, "header", "{\"type\":\"string\"}",
                       "Go on after this event", false);

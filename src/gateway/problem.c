@@ -117,8 +117,8 @@ void problem_reply(Exchange *x, const Problem *p)
     if (p->retry_after_ms || p->status == 429 || p->status == 503)
         exchange_header(x, "Retry-After", "%u", MAX(1u, (p->retry_after_ms + 999) / 1000));
     if (p->status == 401) exchange_header(x, "WWW-Authenticate", "Bearer realm=\"headrace\"");
-    Str instance = x->req ? x->req->path : (Str){"", 0};
-    if (instance.n > 256) instance.n = 256;
+    Str instance = x->req ? x->req->path : str_from(x->path ? x->path : "");
+    instance.n = MIN(instance.n, (size_t)INSTANCE_MAX);
     buf_clear(&g->body);
     problem_json(&g->body, p, instance);
     exchange_reply(x, p->status, "application/problem+json", buf_str(&g->body));

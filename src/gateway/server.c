@@ -210,11 +210,13 @@ static void request_done(Conn *c)
     Exchange *x = c->receiving;
     c->receiving = NULL;
     if (!x) return;
+    const HttpRequest *r = x->req;
     x->body_whole = true;
     if (!x->ended && !(x->route->flags & ROUTE_STREAM_IN))
         route_body(x);
     else if (!x->ended && x->take)
         x->take(x, (Str){"", 0});
+    if (!x->answered) x->path = mem_dup(r->path.p, MIN(r->path.n, (size_t)INSTANCE_MAX));
     x->req = NULL; /* the parser goes on to the next one */
     c->ahead += x->out.len;
 }

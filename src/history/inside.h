@@ -2,8 +2,8 @@
  *
  * H1  A transaction holds rows, the applied sequence and the count of rows together.
  * H2  No statement is left stepping at the end of a call: nothing keeps the WAL from being reset.
- * H3  What a caller gets was checked against its checksum; a row that fails is ERR_CORRUPT, and in a
- *     list passed over and counted: one row's damage hides no other row. */
+ * H3  What a caller gets was checked against its checksum; a row that fails is ERR_CORRUPT, and in
+ *     a list passed over and counted: one row's damage hides no other row. */
 #ifndef HISTORY_INSIDE_H
 #define HISTORY_INSIDE_H
 

@@ -13,7 +13,8 @@
 
 #include <string.h>
 
-#define PUT_SOON       1000 /* settled tasks that are not waited with */
+#define PUT_SOON       1000           /* settled tasks that are not waited with … */
+#define PUT_SOON_BYTES ROWS_BYTES_MAX /* … or bytes of them */
 #define PUT_EVERY_NS   (500 * NS_PER_MS)
 #define RETRY_NS       NS_PER_S
 #define SAY_EVERY_NS   (60 * NS_PER_S)
@@ -148,7 +149,10 @@ static void put_some(Archive *a, int64_t now)
     if (now < a->put_ns) {
         uint64_t settled = 0, soon = MIN(PUT_SOON, core_limits(c)->finished_max / 2);
         for (int s = TASK_SUCCEEDED; s < TASK_STATES; s++) settled += core_count(c, (TaskState)s);
-        if (settled < soon || a->put_ns - now > PUT_EVERY_NS) return;
+        bool many = settled >= soon ||
+                    core_finished_bytes(c) >=
+                        MIN(PUT_SOON_BYTES, core_limits(c)->finished_bytes_max / 2);
+        if (!many || a->put_ns - now > PUT_EVERY_NS) return;
     }
     uint64_t durable = shard_durable_seq(a->shard);
     Put *p = mem_new(sizeof *p);

@@ -46,7 +46,7 @@ const Field config_fields[] = {
      "Finished tasks in memory. They wait there for the history view; more refuse submits with 503 "
      "`log_stalled`. Without a history view the oldest leave and answer 410."},
     {"limits", "finished_bytes_max", KIND_SIZE, AT(limits.finished_bytes_max), 0, 1099511627776.0,
-     "1GiB", "Bytes of their inputs and outputs, without a history view."},
+     "1GiB", "Bytes of their inputs and outputs; likewise."},
     {"limits", "payload_memory", KIND_SIZE, AT(limits.payload_memory), 0, 17592186044416.0, "16MiB",
      "Inputs and outputs kept in memory; those of a longer backlog lie in files until they are "
      "needed."},

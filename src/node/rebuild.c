@@ -5,8 +5,8 @@
  *      both, so that one that was cut off loses nothing.
  *  R2  A task is put as the core had it when its HISTORY record let it leave: that is what the view
  *      was given then. Those that left otherwise (EVICT: their retention was over) are not put.
- *  R3  A payload that was deleted stays deleted: the log, which may have the payload still, does not
- *      bring it back where the old view says so, or a FORGET record that came after the task left. */
+ *  R3  A payload that was deleted stays deleted: the log, which may have the payload still, does
+ *      not bring it back where the old view, or a FORGET record behind the task's end, says so. */
 #include "node/rebuild.h"
 
 #include <errno.h>

@@ -34,9 +34,9 @@ const RowTask *rows_task(const Rows *r, size_t i);
 RowFile *rows_files(Rows *r); /* files_len of them */
 /* In h's open transaction. Errors as the puts. */
 int rows_put(Rows *r, History *h) HR_MUST_CHECK;
-/* In h's open transaction: a task's payload is deleted. body: the task from now on, encoded; output:
- * what it was: of the files that it names those that its worker wrote go, and gone (or NULL) gets
- * their ids, NUL-terminated. ERR_NOT_FOUND: h has no such task. */
+/* In h's open transaction: a task's payload is deleted. body: the task from now on, encoded;
+ * output: what it was. Of the files that it names those that its worker wrote go, and gone (or
+ * NULL) gets their ids, NUL-terminated. ERR_NOT_FOUND: h has no such task. */
 int rows_forget(History *h, uint64_t no, Str body, Str output, Buf *gone) HR_MUST_CHECK;
 void rows_clear(Rows *r);
 void rows_done(Rows *r);

@@ -243,7 +243,7 @@ static bool history_is_behind(const Shard *s)
     if (!l->history) return false;
     uint64_t n = 0;
     for (int st = TASK_SUCCEEDED; st < TASK_STATES; st++) n += core_count(s->core, (TaskState)st);
-    return n > l->finished_max;
+    return n > l->finished_max || core_finished_bytes(s->core) > l->finished_bytes_max;
 }
 
 Decision shard_accepting(const Shard *s)

@@ -84,6 +84,11 @@ uint64_t core_count(const Core *c, TaskState s)
     return c->counts[s];
 }
 
+uint64_t core_finished_bytes(const Core *c)
+{
+    return c->finished_bytes;
+}
+
 uint64_t core_delayed(const Core *c)
 {
     return c->counts[TASK_QUEUED] - c->ready;

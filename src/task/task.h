@@ -241,7 +241,7 @@ typedef struct {
     uint64_t queued_max;         /* default 10,000,000: then queue_full */
     uint64_t tenant_queued_max;  /* default queued_max */
     uint64_t finished_max;       /* default 1,000,000 finished tasks in memory */
-    uint64_t finished_bytes_max; /* default 1 GiB of their payloads */
+    uint64_t finished_bytes_max; /* default 1 GiB of their inputs and outputs */
     uint64_t payload_memory_max; /* default 16 MiB of inputs and outputs; the rest is spilled */
     uint64_t idem_tenant_max;    /* default 5,000,000 keys */
     int64_t idem_ttl_ns;         /* 24 h */
@@ -433,6 +433,7 @@ const ModelEntry *core_model(const Core *c, Str name, Str version);
 const ModelEntry *core_model_latest(const Core *c, Str name);
 size_t core_tenants(const Core *c, const Tenant **ret);
 uint64_t core_count(const Core *c, TaskState s);
+uint64_t core_finished_bytes(const Core *c); /* of the settled tasks' inputs and outputs */
 uint64_t core_delayed(const Core *c);
 uint64_t core_ready(const Core *c);
 uint64_t core_misfits(const Core *c); /* records that were no-ops */

@@ -630,6 +630,14 @@ static void *run(void *arg)
 
 /* ---- the face ---- */
 
+static void free_executor(Executor *e)
+{
+    pthread_mutex_destroy(&e->lock);
+    pthread_cond_destroy(&e->changed);
+    mem_free(e->measured);
+    mem_free(e);
+}
+
 Executor *executor_start(const ExecutorOptions *o)
 {
     Executor *e = mem_new(sizeof *e);
@@ -643,8 +651,13 @@ Executor *executor_start(const ExecutorOptions *o)
     list_init(&e->waiting);
     list_init(&e->loaded);
     list_init(&e->done);
-    CHECK(pthread_create(&e->thread, NULL, run, e) == 0);
-    return e;
+    int err = pthread_create(&e->thread, NULL, run, e);
+    if (err == 0) return e;
+    say_error("cannot start the thread of device %u: %s; is a limit on threads or memory too low "
+              "(ulimit -u, ulimit -v, the container's pids limit)?",
+              o->device.index, strerror(err));
+    free_executor(e);
+    return NULL;
 }
 
 void executor_stop(Executor *e)
@@ -662,10 +675,7 @@ void executor_join(Executor *e)
     LIST_FOR (it, &e->inbox, ExecutorItem, link) {
         if (it->kind != ITEM_TASK) mem_free(it);
     }
-    pthread_mutex_destroy(&e->lock);
-    pthread_cond_destroy(&e->changed);
-    mem_free(e->measured);
-    mem_free(e);
+    free_executor(e);
 }
 
 bool executor_idle(Executor *e)

@@ -44,7 +44,7 @@ typedef struct {
 
 typedef struct Executor Executor;
 
-Executor *executor_start(const ExecutorOptions *o);
+Executor *executor_start(const ExecutorOptions *o); /* NULL: the system has no thread; it is said */
 /* Asks the thread to end: what runs is canceled and, with what waits, comes back through
  * executor_take. Then executor_join, once nothing is left: it frees the executor. */
 void executor_stop(Executor *e);

@@ -242,7 +242,7 @@ static void say_hello(const Worker *w)
     buf_done(&b);
 }
 
-static void start_executors(Worker *w)
+static bool start_executors(Worker *w)
 {
     uint32_t devices = MAX(w->o->devices, 1U);
     uint32_t processors = MAX(uv_available_parallelism(), 1U);
@@ -250,21 +250,24 @@ static void start_executors(Worker *w)
     w->device_memory = memory / devices;
     w->threads = w->o->threads > 0 ? w->o->threads : MAX(processors / devices, 1U);
     w->first_device = w->o->device_index >= 0 ? (uint32_t)w->o->device_index : 0;
-    w->executors_len = w->o->device_index >= 0 ? 1 : devices;
-    w->executors = mem_new(w->executors_len * sizeof(Executor *));
-    for (size_t i = 0; i < w->executors_len; i++) {
+    size_t n = w->o->device_index >= 0 ? 1 : devices;
+    w->executors = mem_new(n * sizeof(Executor *));
+    for (size_t i = 0; i < n; i++) {
         w->executors[i] = executor_start(&(ExecutorOptions){
             .device = {.index = w->first_device + (uint32_t)i,
                        .threads = w->threads,
                        .cache_dir = w->o->cache_dir},
             .memory_bytes = w->device_memory,
-            .alone = w->executors_len == 1,
+            .alone = n == 1,
             .files = &w->files,
             .checkpoint_every_ns = CHECKPOINT_EVERY_S * NS_PER_S,
             .wake = wake,
             .wake_ctx = w,
         });
+        if (w->executors[i] == NULL) return false;
+        w->executors_len++;
     }
+    return true;
 }
 
 /* Handles live on the heap: libuv lets go of them one turn after their close. */
@@ -395,10 +398,13 @@ int worker_run(const WorkerOptions *o)
     }
     find_runtime(w);
     start_loop(w);
-    start_executors(w);
-    say_hello(w);
-    session_start(w);
-    uv_run(&w->uv, UV_RUN_DEFAULT);
+    if (start_executors(w)) {
+        say_hello(w);
+        session_start(w);
+        uv_run(&w->uv, UV_RUN_DEFAULT);
+    } else {
+        w->exit_code = WORKER_EXIT_FAILED;
+    }
 
     int code = w->exit_code;
     say_info(code == WORKER_EXIT_OK ? "drained: the end" : "the end");

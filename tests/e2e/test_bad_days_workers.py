@@ -15,6 +15,17 @@ import pytest
 from server import HEADRACE, Server, alive, environment, wait_until
 
 
+def test_no_thread_for_a_device(tmp_path):
+    """A worker that cannot start its threads says so and exits; it is no mistake of ours."""
+    stack_kib = 1 << 37  # of every thread: more than there are addresses
+    r = subprocess.run(["sh", "-c", f'ulimit -s {stack_kib}; exec "$@"', "sh", HEADRACE, "worker", "--server",
+                        "http://127.0.0.1:1", "--data", tmp_path, "--devices", "2"], env=environment(), timeout=20,
+                       capture_output=True, text=True)
+    assert r.returncode == 1, (r.returncode, r.stderr)
+    assert "cannot start the thread of device 0" in r.stderr and "ulimit" in r.stderr, r.stderr
+    assert "broken invariant" not in r.stderr
+
+
 class Network:
     """A wire between a worker and its server that can be cut: nothing gets through, no connection ends."""
 

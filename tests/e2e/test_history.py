@@ -132,7 +132,9 @@ def test_files_of_finished_tasks(model_server):
     file = task["output"]["images"][0]["$file"]
     before = c.get(f"/v1/files/{file}").expect(200).json
     content = c.get(f"/v1/files/{file}/content").expect(200).body
+    c.delete(f"/v1/files/{file}").problem(409, "conflict")
     left(c)
+    c.delete(f"/v1/files/{file}").problem(409, "conflict")
     assert c.get(f"/v1/files/{file}").expect(200).json | {"task": 0} == before | {"task": 0}
     assert c.get(f"/v1/files/{file}/content").expect(200).body == content
     part = c.get(f"/v1/files/{file}/content", headers={"Range": "bytes=1-3"}).expect(206)
@@ -400,12 +402,13 @@ def test_a_shutdown_answers_a_waiting_batch(servers):
     assert server.process.wait(20) == 0
 
 
-def test_few_may_wait_in_memory(servers):
+@pytest.mark.parametrize("limit", ["finished_max: 50", "finished_bytes_max: 600KiB"])
+def test_few_may_wait_in_memory(servers, limit):
     """A small bound of finished tasks in memory slows nobody down: they leave it sooner."""
-    server = servers(QUICK + "limits: {finished_max: 50}\n")
+    server = servers(QUICK + f"limits: {{{limit}}}\n")
     c = server.client()
     for i in range(300):
-        c.submit(i, wait=5).expect(200)
+        c.submit(f"{i}" + "x" * 2000, wait=5).expect(200)
 
 
 # ---- what a model printed -------------------------------------------------------------------------

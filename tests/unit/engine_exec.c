@@ -166,7 +166,8 @@ static void speaks_the_protocol(void **state)
     char want[400];
     snprintf(
         want, sizeof want,
-        "{\"m\":\"py\",\"v\":\"1\",\"device\":\"0\",\"key\":false,\"cwd\":\"%s/py/1\",\"group\":true,"
+        "{\"m\":\"py\",\"v\":\"1\",\"device\":\"0\",\"key\":false,\"cwd\":\"%s/py/1\","
+        "\"group\":true,"
         "\"fds\":[0,1,2]}",
         dir);
     assert_string_equal(output_of(&t), want);

@@ -62,7 +62,7 @@ static void every_type_there_and_back(void **state)
                "[0.1,1e+300,4.94065645841247e-324,\"NaN\"]");
     round_trip(ELEMENT_FP16, "[1.5,65504,-2,6e-8,\"Infinity\"]",
                "[1.5,65504,-2,5.9604645e-8,\"Infinity\"]");
-    /* Rounded once: to nearest, ties to even; the least ones, and less than half of the least. */
+    /* Rounded once: to nearest, ties to even; the least ones; less than half of the least. */
     round_trip(ELEMENT_FP16,
                "[2049,2051,2049.0001,65519.99,6.103515625e-5,6.097e-5,2.98e-8,2.99e-8]",
                "[2048,2052,2050,65504,0.000061035156,0.00006097555,0,5.9604645e-8]");

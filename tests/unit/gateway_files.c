@@ -119,6 +119,7 @@ static void digests(void **state)
         "Content-Digest: sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:\r\n", "hellO");
     ASSERT_STATUS(a, 422);
     ASSERT_HAS(a, "not the one that was announced");
+    ASSERT_HAS(a, "\"instance\":\"/v1/files\""); /* told when the request has long gone */
     ASSERT_STATUS(rig_post(r, "/v1/files", "Content-Digest: md5=:AAAA:\r\n", "hello"), 422);
     ASSERT_STATUS(rig_post(r, "/v1/files?sha256=zz", NULL, "hello"), 422);
     assert_int_equal(contents_settle(r, 2), 2);

@@ -28,6 +28,7 @@ typedef struct {
     uint8_t digest;
     bool refused_next;        /* the next hello's model is refused */
     const char *kind, *wants; /* of the next hello's device and model; NULL: "cpu", any */
+    uint64_t finished_bytes;  /* with a history view, at the next start; 0: without one */
     Buf lines;                /* said to workers since the last look */
     size_t kicks, kills;
 } Rig;
@@ -101,6 +102,8 @@ static void start(Rig *r)
     ShardOptions o = {.ping_s = 5, .seed = ++r->lives, .address = "test"};
     core_limits_default(&o.limits);
     o.limits.payload_memory_max = 100; /* nearly all are spilled */
+    o.limits.history = r->finished_bytes > 0;
+    if (o.limits.history) o.limits.finished_bytes_max = r->finished_bytes;
     ShardOut out = {r, on_changed, on_task, on_task, on_file, on_line, on_kick, on_kill, NULL};
     Buf why = {0};
     assert_int_equal(shard_open(&r->disk->base, &r->clock, &o, &out, &r->shard, &why), 0);
@@ -784,6 +787,25 @@ static void waiting_has_a_reason(void **state)
     assert_waits_for(r, WAIT_NO_WORKER, "no worker is connected");
 }
 
+/* What waits for the history view is bounded in bytes too. */
+static void a_view_that_is_behind_stops_submits(void **state)
+{
+    Rig *r = *state;
+    r->finished_bytes = 5000;
+    restart(r);
+    (void)hello(r, "w", NULL, NULL, 0);
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(shard_accepting(r->shard).code, CODE_OK);
+        uint64_t no = submit_big(r, 999, 0).task_no;
+        assert_int_equal(shard_cancel(r->shard, no).code, CODE_OK);
+    }
+    Decision d = shard_accepting(r->shard);
+    assert_true(d.code == CODE_LOG_STALLED && strstr(d.detail, "history view"));
+    uint64_t upto = core_settled(r->core, NULL)->run->settled_seq;
+    assert_int_equal(shard_history(r->shard, upto).code, CODE_OK); /* one has left */
+    assert_int_equal(shard_accepting(r->shard).code, CODE_OK);
+}
+
 static void another_kind_of_device_is_a_reason(void **state)
 {
     Rig *r = *state;
@@ -967,6 +989,7 @@ int main(void)
         TEST(leases_outlive_a_full_log),
         TEST(hello_waits_for_the_log),
         TEST(waiting_has_a_reason),
+        TEST(a_view_that_is_behind_stops_submits),
         TEST(another_kind_of_device_is_a_reason),
         TEST(another_digest_is_a_reason),
         TEST(sizes_are_the_workers_own),
