@@ -547,7 +547,7 @@ static OrtStatus *strings_out(const OrtValue *value, Tensor *t)
 static int tensor_out(OrtValue *value, const char *name, Tensor *ret, EngineError *err)
 {
     OrtTensorTypeAndShapeInfo *info = NULL;
-    size_t rank;
+    size_t rank = 0;
     int64_t dims[TENSOR_RANK_MAX];
     int code = onnx_status(api()->GetTensorTypeAndShape(value, &info), err);
     if (code) return code;

@@ -58,7 +58,7 @@ static bool unknown_model(Gateway *g, Str name, Problem *p)
 static bool read_model(Gateway *g, Str text, Submit *s, Problem *p)
 {
     Core *c = core_of(g);
-    CHECK(text.n > 0);
+    CHECK(text.p && text.n > 0);
     const char *colon = memrchr(text.p, ':', text.n);
     const ModelEntry *m = NULL;
     if (!colon) {

@@ -314,6 +314,7 @@ int segment_reader_next(SegmentReader *r, SegmentItem *ret)
     uint32_t len = 0;
     int got = left < ENTRY_HEAD_LEN ? 0 : want(r, r->at, ENTRY_HEAD_LEN, &bytes);
     if (got > 0) {
+        CHECK(bytes);
         len = load_u32(bytes);
         got = len > left - ENTRY_HEAD_LEN || len > FRAME_LEN_MAX
                   ? 0

@@ -302,13 +302,12 @@ static void *run(void *arg)
 
 static void remove_leftovers(const BackupsOptions *o)
 {
-    /* NOLINTNEXTLINE(bugprone-suspicious-missing-comma): a slash and the manifest's name */
-    static const char *const names[] = {"/history.sqlite",     "/history.sqlite-journal",
-                                        "/history.sqlite-wal", "/history.sqlite-shm",
-                                        "/" BACKUP_MANIFEST,   ""};
+    static const char *const names[] = {"history.sqlite",     "history.sqlite-journal",
+                                        "history.sqlite-wal", "history.sqlite-shm",
+                                        BACKUP_MANIFEST,      ""}; /* "": the folder itself */
     char path[PATH_ROOM];
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        snprintf(path, sizeof path, "%s/" BACKUP_DIR "%s", o->data_dir, names[i]);
+        snprintf(path, sizeof path, "%s/" BACKUP_DIR "/%s", o->data_dir, names[i]);
         (void)!remove(path);
     }
 }

@@ -41,6 +41,7 @@ static void put_head(Buf *b, const char *name, char type, uint64_t size, int64_t
     memset(block, 0, TAR_BLOCK);
     size_t n = strlen(name);
     CHECK(n <= TAR_NAME_MAX);
+    /* NOLINTNEXTLINE(bugprone-not-null-terminated-result): the block is zeros behind it */
     memcpy(block, name, n);
     put_octal(block + AT_MODE, 8, 0600);
     put_octal(block + AT_UID, 8, 0);
@@ -48,6 +49,7 @@ static void put_head(Buf *b, const char *name, char type, uint64_t size, int64_t
     put_octal(block + AT_SIZE, 12, MIN(size, OCTAL_MAX));
     put_octal(block + AT_MTIME, 12, MIN((uint64_t)MAX(mtime_s, 0), OCTAL_MAX));
     block[AT_TYPE] = (uint8_t)type;
+    /* NOLINTNEXTLINE(bugprone-not-null-terminated-result): eight bytes, no string */
     memcpy(block + AT_MAGIC,
            "ustar\0"
            "00",

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import QUICK
-from server import kill, parse_answers, wait_until
+from server import SLOW, kill, parse_answers, wait_until
 
 RESET = struct.pack("ii", 1, 0)
 
@@ -58,7 +58,7 @@ def assert_responsive(server, n=20, within=1.0):
         c.get("/livez").expect(200)
         assert c.submit(i, wait=20).expect(200).json["output"] == i
         took = time.monotonic() - start
-        assert took < within, f"{took:.2f} s for a task that does nothing"
+        assert took < within * SLOW, f"{took:.2f} s for a task that does nothing"
     c.close()
 
 
