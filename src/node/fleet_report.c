@@ -287,13 +287,9 @@ static bool deadline_is_due(const Shard *s, const WorkerReport *r, int64_t now_n
            t->deadline_ns <= now_ns;
 }
 
-ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *detail)
+static ReportAnswer take(Fleet *f, Worker *w, const WorkerReport *r, Buf *detail)
 {
     Shard *s = f->shard;
-    Worker *w = fleet_worker_by_id(f, worker_id);
-    if (!w) return REPORT_INVALID;
-    if (s->failed) return REPORT_RETRY;
-    w->seen_ns = shard_now_ns(s);
     if ((r->kind == REPORT_RESULT || r->kind == REPORT_ERROR) && deadline_is_due(s, r, w->seen_ns))
         return REPORT_RETRY;
     switch (r->kind) {
@@ -328,4 +324,19 @@ ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *d
     }
     CHECK(!"a report kind");
     return REPORT_INVALID;
+}
+
+ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *detail)
+{
+    Shard *s = f->shard;
+    Worker *w = fleet_worker_by_id(f, worker_id);
+    if (!w) return REPORT_INVALID;
+    if (s->failed) return REPORT_RETRY;
+    w->seen_ns = shard_now_ns(s);
+    ReportAnswer a = take(f, w, r, detail);
+    /* Any report renews the lease that it names. Those that end it need not; `started` and
+     * `progress` have done it. */
+    if (a == REPORT_RETRY || r->kind == REPORT_LOG || r->kind == REPORT_CHECKPOINT)
+        (void)core_renew(s->core, r->lease.task_no, r->lease.token, w->seen_ns);
+    return a;
 }
