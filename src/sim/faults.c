@@ -204,7 +204,7 @@ static void fault_fire(Event *e)
     }
     if (f->kind == FAULT_UNCORDON) {
         let_go(s);
-        if (s->healed && s->plan.drain_ns && s->faults->tries++ < 5)
+        if (s->healed && s->plan.drain_ns && s->faults->tries++ < 60)
             world_in(w, &f->event, 5 * NS_PER_S);
         return;
     }
