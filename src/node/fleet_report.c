@@ -288,13 +288,9 @@ static bool expire_first(Fleet *f, const WorkerReport *r)
     return !t || !core_expire(t, shard_now_ns(s), &s->builder) || shard_commit(s, true, &refused);
 }
 
-ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *detail)
+static ReportAnswer take(Fleet *f, Worker *w, const WorkerReport *r, Buf *detail)
 {
     Shard *s = f->shard;
-    Worker *w = fleet_worker_by_id(f, worker_id);
-    if (!w) return REPORT_INVALID;
-    if (s->failed) return REPORT_RETRY;
-    w->seen_ns = shard_now_ns(s);
     switch (r->kind) {
     case REPORT_STARTED:
         return core_renew(s->core, r->lease.task_no, r->lease.token, w->seen_ns) ? REPORT_ACCEPTED
@@ -327,4 +323,19 @@ ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *d
     }
     CHECK(!"a report kind");
     return REPORT_INVALID;
+}
+
+ReportAnswer fleet_report(Fleet *f, Str worker_id, const WorkerReport *r, Buf *detail)
+{
+    Shard *s = f->shard;
+    Worker *w = fleet_worker_by_id(f, worker_id);
+    if (!w) return REPORT_INVALID;
+    if (s->failed) return REPORT_RETRY;
+    w->seen_ns = shard_now_ns(s);
+    ReportAnswer a = take(f, w, r, detail);
+    /* Any report renews the lease that it names. Those that end it need not; `started` and
+     * `progress` have done it. */
+    if (a == REPORT_RETRY || r->kind == REPORT_LOG || r->kind == REPORT_CHECKPOINT)
+        (void)core_renew(s->core, r->lease.task_no, r->lease.token, w->seen_ns);
+    return a;
 }

@@ -65,6 +65,7 @@ static void kill_hand(Sim *s, Hand *h)
     hand_die(h, back_ns);
     /* `serve` sees the end of its own workers' processes at once. */
     if (told && n->up && !n->dying) {
+        witness_holder_gone(s->witness, str_from(hand_name(h)));
         (void)fleet_process_ended(shard_fleet(n->shard), str_from(hand_name(h)), crashed);
         n->host.turn(&n->host);
     }
@@ -203,7 +204,7 @@ static void fault_fire(Event *e)
     }
     if (f->kind == FAULT_UNCORDON) {
         let_go(s);
-        if (s->healed && s->plan.drain_ns && s->faults->tries++ < 5)
+        if (s->healed && s->plan.drain_ns && s->faults->tries++ < 60)
             world_in(w, &f->event, 5 * NS_PER_S);
         return;
     }

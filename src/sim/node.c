@@ -119,6 +119,17 @@ static void out_appended(void *ctx, Str frame)
 
 /* ---- ports with the witness before them ---- */
 
+/* What it does not say that it runs is lost with the process that had it. */
+static Decision port_hello(void *ctx, const WorkerHello *h, char id_out[40], Buf *refused,
+                           Buf *stale)
+{
+    Node *n = CONTAINER_OF((PortsContext *)ctx, Node, ports_ctx);
+    witness_holder_gone(n->witness, h->name);
+    for (size_t i = 0; i < h->running_len; i++)
+        witness_renewed(n->witness, h->running[i].token, shard_now_ns(n->shard));
+    return n->inner.worker_hello(ctx, h, id_out, refused, stale);
+}
+
 static ReportAnswer port_report(void *ctx, Str worker_id, const WorkerReport *r, Buf *detail)
 {
     Node *n = CONTAINER_OF((PortsContext *)ctx, Node, ports_ctx);
@@ -437,6 +448,7 @@ int node_start(Node *n, Buf *why)
     ports_fill(&n->inner, &n->ports_ctx);
     n->ports = n->inner;
     n->ports.worker_report = port_report;
+    n->ports.worker_hello = port_hello;
     GatewayOptions o;
     GatewayKey keys[TENANTS];
     gateway_options(n, &o, keys);

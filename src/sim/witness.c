@@ -14,6 +14,7 @@ Witness *witness_new(World *w, const CoreLimits *limits, int64_t end_ns_max)
     Witness *x = mem_new(sizeof *x);
     x->w = w;
     x->model = model_new(limits);
+    model_judge_lease_ends(x->model, true);
     x->judge = judge_new(&(JudgeBounds){.evicts = !limits->history,
                                         .key_ttl_ns = limits->idem_ttl_ns,
                                         .end_ns_max = end_ns_max,
@@ -86,6 +87,11 @@ void witness_compare(Witness *x, Core *core)
 void witness_renewed(Witness *x, uint64_t token, int64_t now_ns)
 {
     if (!x->w->broken) model_renewed(x->model, token, now_ns);
+}
+
+void witness_holder_gone(Witness *x, Str worker)
+{
+    if (!x->w->broken) model_holder_gone(x->model, worker);
 }
 
 void witness_receipt(Witness *x, uint64_t seq, uint64_t durable)

@@ -12,6 +12,8 @@ const char *const hap_names[HAPS] = {
     "worker pauses", "worker lies",  "device hangs", "device crashes", "model errors",
     "failed loads",  "drains",       "folds",        "rivals"};
 
+#define STILL_MAX 200000 /* events: nobody does so much at once */
+
 World *world_new(uint64_t seed, bool trace)
 {
     World *w = mem_new(sizeof *w);
@@ -51,9 +53,12 @@ bool world_step(World *w)
     HeapNode *n = heap_min(&w->events);
     if (!n) return false;
     Event *e = CONTAINER_OF(n, Event, node);
+    w->still = n->key == w->now_ns ? w->still + 1 : 0;
     w->now_ns = n->key;
     heap_del(&w->events, n);
     e->fire(e);
+    if (w->still > STILL_MAX && !w->broken)
+        world_broken(w, 21, "time stands still: %u events in one instant", STILL_MAX);
     return true;
 }
 

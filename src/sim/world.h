@@ -48,6 +48,7 @@ extern const char *const hap_names[HAPS];
 typedef struct World {
     uint64_t seed;
     int64_t now_ns;      /* never steps; begins at 1 h */
+    uint32_t still;      /* events since time last moved */
     int64_t wall_add_ns; /* the wall clock is now + this */
     Heap events;
     uint64_t ties;

@@ -242,7 +242,7 @@ def test_too_few_descriptors(servers):
         wait_until(lambda: can_submit(server), 10, "room for a client")
         c = server.client()
         for _ in range(100):  # through many segments: each is a descriptor
-            c.submit("z" * 2000).expect(202, 503)
+            wait_until(lambda: c.submit("z" * 2000).expect(202, 503).status == 202, 20, "room for a task")
         assert len(list((server.data / "log").glob("*.seg"))) > 2
         c.close()
     assert_responsive(server, 3)

@@ -692,6 +692,31 @@ static void leases_outlive_a_full_log(void **state)
     assert_int_equal(task(r, a)->run->token, lease.token);
 }
 
+/* A result that found no room in the log was a word of its worker all the same. */
+static void a_report_that_must_wait_renews_its_lease(void **state)
+{
+    Rig *r = *state;
+    r->max_batch = 1;
+    uint64_t a = submit(r);
+    Hand h = hello(r, "w", NULL, NULL, 0);
+    WorkerHeld lease = held(r, a);
+    fill_the_disk(r);
+    for (int n = 0;; n++) {
+        Decision d = shard_put_file(r->shard, STR("file_x"), STR("t"), 1, &(Sha256){0}, STR("n"),
+                                    STR("t"), a);
+        assert_true(n < 100000);
+        if (d.code == CODE_DISK_FULL) break;
+        commit(r);
+    }
+    for (int i = 0; i < 25; i++) turn(r, SEC(1));
+    assert_int_equal(result(r, &h, lease), REPORT_RETRY);
+    r->disk->capacity = 0;
+    for (int i = 0; i < 28; i++) turn(r, SEC(1)); /* the worker sleeps */
+    assert_int_equal(task(r, a)->run->token, lease.token);
+    assert_int_equal(result(r, &h, lease), REPORT_ACCEPTED);
+    assert_int_equal(task(r, a)->state, TASK_SUCCEEDED);
+}
+
 /* A model that cannot be put on record is not silently left out of the registration. */
 static void hello_waits_for_the_log(void **state)
 {
@@ -987,6 +1012,7 @@ int main(void)
         TEST(full_disk_goes_on_with_what_there_is),
         TEST(leases_outlive_a_pause),
         TEST(leases_outlive_a_full_log),
+        TEST(a_report_that_must_wait_renews_its_lease),
         TEST(hello_waits_for_the_log),
         TEST(waiting_has_a_reason),
         TEST(a_view_that_is_behind_stops_submits),
