@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -10,7 +11,8 @@
 #include "sim/judge_file.h"
 #include "sim/sim.h"
 
-#define SEEDS_DEFAULT 20
+#define SEEDS_DEFAULT  20
+#define SEED_CPU_S_MAX 30 /* a seed takes some 0.1 s, with sanitizers 2 */
 
 static const Option options[] = {
     {"faults", 0, NULL, "with faults (without: calm worlds)", NULL},
@@ -37,8 +39,8 @@ typedef struct {
 
 static uint64_t current_seed;
 
-/* A CHECK of ours failed: say in which seed. */
-static void on_abort(int sig)
+/* A CHECK of ours failed, or a seed takes for ever: say in which. */
+static void on_signal(int sig)
 {
     char line[80] = "seed ";
     size_t n = strlen(line);
@@ -49,16 +51,19 @@ static void on_abort(int sig)
     while (v /= 10);
     memcpy(line + n, digits + at, sizeof digits - at);
     n += sizeof digits - at;
-    memcpy(line + n, ": a CHECK failed\n", 17);
-    n += 17;
+    memcpy(line + n, sig == SIGABRT ? ": a CHECK failed\n" : ": it does not end\n", 18);
+    n += strlen(line + n);
     if (write(STDOUT_FILENO, line, n) < 0) _exit(1);
     signal(sig, SIG_DFL);
+    if (sig != SIGABRT) _exit(1);
 }
 
 static void run_one(Runs *r, uint64_t seed)
 {
     SimResult x = {0};
     current_seed = seed;
+    const struct itimerval limit = {.it_value.tv_sec = SEED_CPU_S_MAX};
+    (void)setitimer(ITIMER_VIRTUAL, &limit, NULL);
     sim_run(seed, &r->o, &x);
     r->seeds++;
     r->simulated_ns += x.simulated_ns;
@@ -171,7 +176,8 @@ static int run(const Args *a)
         fflush(stdout);
     }
     say_setup(r.o.trace ? SAY_INFO : (SayLevel)(SAY_ERROR + 1), SAY_TEXT, "sim");
-    signal(SIGABRT, on_abort);
+    signal(SIGABRT, on_signal);
+    signal(SIGVTALRM, on_signal);
     if (r.file) status = run_file(r.file, &r);
     for (uint64_t i = r.first; !r.file; i++) {
         run_one(&r, i);

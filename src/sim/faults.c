@@ -260,7 +260,10 @@ static void try_damage(Sim *s, const Probe *whole)
     }
     world_say(w, "damage: %s at %llu", name, (unsigned long long)at);
     int err = probe_disk(n, d, false, &hurt, &why);
-    if (err == ERR_CORRUPT || err == ERR_UNSUPPORTED)
+    if (err == ERR_CORRUPT && strstr(name, ".snap")) /* the other one, or the log, has it all */
+        world_broken(w, 12, "one damaged snapshot, %s at %llu, keeps it from starting: %.*s", name,
+                     (unsigned long long)at, STR_ARG(buf_str(&why)));
+    else if (err == ERR_CORRUPT || err == ERR_UNSUPPORTED)
         world_happens(w, HAP_DETECTED);
     else if (err)
         world_broken(w, 19, "damage in %s at %llu is told as: %s: %.*s", name,

@@ -412,12 +412,40 @@ MemDisk *mem_disk_clone(const MemDisk *d)
     return c;
 }
 
+/* Is it about a file, or a name, that c is about, too? */
+static bool touches(const MemChange *a, const MemChange *c)
+{
+    return a->inode == c->inode || (a->from[0] && !strcmp(a->from, c->from)) ||
+           (a->from[0] && !strcmp(a->from, c->to)) || (a->to[0] && !strcmp(a->to, c->from)) ||
+           (a->to[0] && !strcmp(a->to, c->to));
+}
+
+/* Which changes of names a torn crash keeps. Half of the time those up to one of them; else any,
+ * as POSIX promises no order among different names: only what follows one that is lost, of the
+ * same file or name, is lost, too. */
+static void keep_changes(MemDisk *d)
+{
+    size_t n = d->changes_len, lost_len = 0;
+    size_t *lost = mem_new((n + 1) * sizeof *lost);
+    bool in_order = random_below(&d->random, 2);
+    size_t keep = in_order ? (size_t)random_below(&d->random, n + 1) : n;
+    for (size_t i = 0; i < keep; i++) {
+        const MemChange *c = &d->changes[i];
+        bool stays = in_order || random_below(&d->random, 2);
+        for (size_t k = 0; k < lost_len && stays; k++) stays = !touches(&d->changes[lost[k]], c);
+        if (stays)
+            apply(&d->durable, &d->durable_len, c);
+        else
+            lost[lost_len++] = i;
+    }
+    mem_free(lost);
+}
+
 void mem_disk_crash(MemDisk *d, MemCrash how)
 {
     for (size_t i = 0; i < d->inodes_len; i++) inode_crash(d, d->inodes[i], how);
     if (how != CRASH_KILL) {
-        size_t keep = how == CRASH_TEAR ? (size_t)random_below(&d->random, d->changes_len + 1) : 0;
-        for (size_t i = 0; i < keep; i++) apply(&d->durable, &d->durable_len, &d->changes[i]);
+        if (how == CRASH_TEAR) keep_changes(d);
         d->names = mem_grow(d->names, (d->durable_len + 1) * sizeof *d->names);
         if (d->durable_len) memcpy(d->names, d->durable, d->durable_len * sizeof *d->names);
         d->names_len = d->durable_len;

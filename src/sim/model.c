@@ -295,12 +295,21 @@ void model_renewed(Model *m, uint64_t token, int64_t now_ns)
     }
 }
 
+/* A second worker of a name gets a number behind it: "w", "w-2". */
+static bool of_that_name(Str full, Str name)
+{
+    if (!str_starts(full, name)) return false;
+    if (full.n == name.n) return true;
+    for (size_t i = name.n + 1; i < full.n; i++)
+        if (full.p[i] < '0' || full.p[i] > '9') return false;
+    return full.p[name.n] == '-';
+}
+
 void model_holder_gone(Model *m, Str worker)
 {
-    Name name = model_name_find(m, worker);
     for (size_t i = 0; i < m->now.leased.len; i++) {
         ModelTask *t = model_task(&m->now, *ROW(m->now.leased, uint64_t, i));
-        if (t->worker == name) t->holder_gone = true;
+        if (of_that_name(model_name_text(m, t->worker), worker)) t->holder_gone = true;
     }
 }
 
