@@ -164,7 +164,7 @@ static void change(MemDisk *d, const char *from, const char *to, MemInode *inode
 
 static bool is_in(const char *name, const char *dir)
 {
-    const char *slash = strchr(name, '/');
+    const char *slash = strrchr(name, '/');
     size_t n = strlen(dir);
     return n == 0 ? !slash : slash && (size_t)(slash - name) == n && strncmp(name, dir, n) == 0;
 }

@@ -40,11 +40,13 @@ static void take_time(Node *n, MemOp op, size_t bytes)
 {
     Fiber *f = fiber_current();
     if (!f) return;
-    Strand *s = f == n->log.fiber ? &n->log : &n->fold;
+    Event *event = f == n->log.fiber    ? &n->log.event
+                   : f == n->fold.fiber ? &n->fold.event
+                                        : host_work_event(&n->host);
     const Plan *p = n->plan;
     int64_t us = op == MEM_SYNC || op == MEM_SYNC_DIR ? p->sync_us : p->op_us;
     int64_t ns = world_around(n->w, us * NS_PER_US) + (int64_t)bytes / 2;
-    world_in(n->w, &s->event, ns);
+    world_in(n->w, event, ns);
     fiber_pause();
 }
 
@@ -315,6 +317,7 @@ Node *node_new(World *w, const Plan *plan, Witness *witness, const char *name)
     n->disk->before = before_op;
     n->disk->before_ctx = n;
     n->disk->spared = "spill";
+    sub_disk_init(&n->files, &n->disk->base, "files");
     n->log.fiber = fiber_new();
     n->fold.fiber = fiber_new();
     n->log.node = n->fold.node = n;
@@ -397,12 +400,12 @@ static void key_of(const char *header, GatewayKey *k)
     sha256(text, strcspn(text, "\r"), &k->sha256);
 }
 
-static void gateway_options(const Node *n, GatewayOptions *o, GatewayKey keys[TENANTS])
+static void gateway_options(Node *n, GatewayOptions *o, GatewayKey keys[TENANTS])
 {
     gateway_options_default(o);
     o->listen = "127.0.0.1:8700";
     o->insecure_http = true;
-    o->files_dir = n->plan->files_dir;
+    o->files = &n->files.base;
     o->ping_s = n->plan->ping_s;
     o->tenant_rate = n->plan->rate;
     for (int i = 0; i < TENANTS; i++) {
@@ -441,7 +444,14 @@ int node_start(Node *n, Buf *why)
     GatewayKey keys[TENANTS];
     gateway_options(n, &o, keys);
     n->host.up = true;
-    CHECK(gateway_open(&n->host.loop, &o, &n->ports, &n->gateway, why) == 0);
+    err = gateway_open(&n->host.loop, &o, &n->ports, &n->gateway, why);
+    if (err) { /* it died over the contents */
+        CHECK(n->disk->dead);
+        n->host.up = false;
+        shard_free(n->shard);
+        n->shard = NULL;
+        return err;
+    }
     n->up = true;
     shard_lead(n->shard);
     world_in(w, &n->wake, 0);

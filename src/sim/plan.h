@@ -13,7 +13,6 @@ typedef struct {
     uint32_t ping_s;
     uint64_t disk_bytes; /* 0: no bound */
     double rate;         /* submits a second a tenant; 0: any */
-    const char *files_dir;
 
     /* who there is */
     uint32_t clients, workers, devices_max, models;

@@ -1,10 +1,7 @@
 /* run.c: one seed from its beginning to its verdict: a world is drawn, lives through its faults
  * (safety), is healed (liveness: everything must end), and is taken apart (replays must give what
  * lived). */
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "node/inside.h"
 #include "sim/actors.h"
@@ -15,27 +12,6 @@
 #include "sim/sim.h"
 
 #define COMPARE_NS NS_PER_S
-
-/* A folder of the real disk for contents of files; empty between seeds. */
-static char dir[40];
-
-static const char *files_dir(void)
-{
-    if (!dir[0]) {
-        strcpy(dir, "/tmp/hr-sim-XXXXXX");
-        CHECK(mkdtemp(dir));
-    }
-    return dir;
-}
-
-static void remove_files_dir(void)
-{
-    char path[64];
-    snprintf(path, sizeof path, "%s/tmp", files_dir());
-    rmdir(path);
-    rmdir(files_dir());
-    dir[0] = 0;
-}
 
 static void nothing_changed(void *ctx, Task *t, const TaskEvent *e)
 {
@@ -244,7 +220,6 @@ void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
     random_seed(&secrets, seed ^ 0x5ec2e7);
     random_secret_simulate(&secrets);
     plan_draw(&s->plan, &plan_random, o->profile);
-    s->plan.files_dir = files_dir();
     Buf text = {0};
     plan_print(&s->plan, &text);
     world_say(s->w, "%.*s", STR_ARG(buf_str(&text)));
@@ -294,7 +269,6 @@ void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
     world_free(w);
     mem_free(s);
     random_secret_simulate(NULL);
-    remove_files_dir();
 }
 
 void sim_result_done(SimResult *r)
