@@ -446,6 +446,10 @@ static void read_after(LoopWork *w, int status)
     d->busy = false;
     d->g->jobs--;
     if (!x || status) {
+        if (x) {
+            x->drop = NULL;
+            x->state = NULL;
+        }
         download_free(d);
         return;
     }
