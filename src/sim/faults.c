@@ -1,3 +1,4 @@
+#include "sim/contents.h"
 #include "sim/faults.h"
 
 #include <stdio.h>
@@ -299,6 +300,7 @@ static void restart(Sim *s)
     }
     bool power = n->power_cut;
     int err = node_start(n, &why);
+    if (!err) contents_check(s, n->disk, false);
     if (err) {
         bool died = n->disk->dead;
         bool full = n->disk->capacity != 0;

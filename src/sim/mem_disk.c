@@ -329,11 +329,8 @@ static int mem_list(Disk *base, const char *dir, void (*each)(void *ctx, const c
 {
     MemDisk *d = disk_of(base);
     int err = meet(d, MEM_LIST, dir);
-    if (err) return err;
-    for (size_t i = 0; i < d->names_len; i++)
-        if (is_in(d->names[i].name, dir))
-            each(ctx, d->names[i].name + (dir[0] ? strlen(dir) + 1 : 0));
-    return 0;
+    if (!err) mem_disk_each(d, dir, each, ctx);
+    return err;
 }
 
 static int mem_lock(Disk *base, const char *name, DiskFile **ret)
@@ -431,8 +428,9 @@ uint8_t *mem_disk_bytes(MemDisk *d, const char *name, size_t *ret_len)
 {
     MemName *n = find(d->names, d->names_len, name);
     if (!n) return NULL;
+    static uint8_t nothing[1]; /* of an empty file */
     *ret_len = n->inode->seen_len;
-    return n->inode->seen;
+    return n->inode->seen ? n->inode->seen : nothing;
 }
 
 void mem_disk_put(MemDisk *d, const char *name, const void *p, size_t n)
@@ -442,6 +440,14 @@ void mem_disk_put(MemDisk *d, const char *name, const void *p, size_t n)
     inode_sync(i);
     set_name(&d->names, &d->names_len, name, i);
     set_name(&d->durable, &d->durable_len, name, i);
+}
+
+void mem_disk_each(MemDisk *d, const char *dir, void (*each)(void *ctx, const char *name),
+                   void *ctx)
+{
+    for (size_t i = 0; i < d->names_len; i++)
+        if (is_in(d->names[i].name, dir))
+            each(ctx, d->names[i].name + (dir[0] ? strlen(dir) + 1 : 0));
 }
 
 void mem_disk_remove(MemDisk *d, const char *name)

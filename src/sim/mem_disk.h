@@ -84,5 +84,7 @@ uint8_t *mem_disk_bytes(MemDisk *d, const char *name, size_t *ret_len);
 void mem_disk_put(MemDisk *d, const char *name, const void *p,
                   size_t n); /* makes or replaces a file */
 void mem_disk_remove(MemDisk *d, const char *name);
+void mem_disk_each(MemDisk *d, const char *dir, void (*each)(void *ctx, const char *name),
+                   void *ctx); /* as list, past all faults */
 
 #endif

@@ -477,6 +477,10 @@ static void work_fire(Event *e)
 {
     SimWork *s = CONTAINER_OF(e, SimWork, event);
     Host *h = s->host;
+    if (h->paused_until_ns > h->w->now_ns) {
+        world_at(h->w, e, h->paused_until_ns);
+        return;
+    }
     work_go_on(s, 0);
     if (h->up) h->turn(h);
 }

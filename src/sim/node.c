@@ -58,6 +58,8 @@ static int before_op(void *ctx, MemOp op, const char *name, uint64_t at, const v
     if (!n->up) return 0; /* while it starts: node_start sees to faults */
     take_time(n, op, p ? len : 0);
     if (n->disk->dead) return ERR_IO;
+    if (op == MEM_UNLINK && strncmp(name, "files/file_", 11) == 0)
+        witness_unlink(n->witness, name + 6);
     uint64_t what[4] = {op, at, len, p ? chain64(at, p, len) : 0};
     w->hash = chain64(w->hash, what, sizeof what);
     if (w->trace)

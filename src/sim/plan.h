@@ -16,11 +16,14 @@ typedef struct {
 
     /* who there is */
     uint32_t clients, workers, devices_max, models;
-    int64_t think_ns;                         /* between the operations of a client, mean */
-    int64_t run_ns;                           /* of a task on a device, mean */
-    uint32_t batch_max;                       /* of models */
-    int64_t faulty_ns, healed_ns;             /* the two phases */
-    uint32_t input_bytes;                     /* mean */
+    int64_t think_ns;             /* between the operations of a client, mean */
+    int64_t run_ns;               /* of a task on a device, mean */
+    uint32_t batch_max;           /* of models */
+    int64_t faulty_ns, healed_ns; /* the two phases */
+    uint32_t input_bytes;         /* mean */
+    uint32_t big;                 /* inputs and outputs too large for the log, in a million */
+    uint32_t checkpoints;         /* tasks that make one, in a million */
+    int64_t file_ns;              /* between the operations of who has files, mean; 0: nobody has */
     uint32_t keyed, delayed, dated, retained; /* submits with those, in a million */
     uint32_t sync_us, op_us;                  /* the disk's */
 

@@ -5,6 +5,7 @@
 
 #include "node/inside.h"
 #include "sim/actors.h"
+#include "sim/contents.h"
 #include "sim/faults.h"
 #include "sim/judge.h"
 #include "sim/model.h"
@@ -149,6 +150,8 @@ static bool drained(Sim *s)
     for (uint32_t i = 0; i < s->plan.clients; i++)
         if (!client_idle(s->clients[i])) return false;
     if (!batcher_idle(s->batcher)) return false;
+    for (uint32_t i = 0; i < ARRAY_LEN(s->filers); i++)
+        if (!filer_idle(s->filers[i])) return false;
     const Core *c = shard_core(n->shard);
     if (core_count(c, TASK_QUEUED) + core_count(c, TASK_RUNNING) ||
         fleet_running(shard_fleet(n->shard)) ||
@@ -158,6 +161,11 @@ static bool drained(Sim *s)
     bool over = model_drained(witness_model(s->witness), &why) == 0;
     buf_done(&why);
     return over;
+}
+
+static bool has_read_all(const Sim *s)
+{
+    return client_has_read_all(s->clients[0]) && filer_has_read_all(s->filers[0]);
 }
 
 static void liveness(Sim *s)
@@ -191,11 +199,11 @@ static void liveness(Sim *s)
     judge_drained(j, w->now_ns);
     world_say(w, "---- drained");
     client_read_all(s->clients[0]);
+    filer_read_all(s->filers[0]);
     bound = w->now_ns + 600 * NS_PER_S;
-    while (!w->broken && w->now_ns < bound && !client_has_read_all(s->clients[0]))
-        live(s, w->now_ns + NS_PER_S);
-    if (!w->broken && !client_has_read_all(s->clients[0]))
-        world_broken(w, 21, "the accepted tasks cannot be read");
+    while (!w->broken && w->now_ns < bound && !has_read_all(s)) live(s, w->now_ns + NS_PER_S);
+    if (!w->broken && !has_read_all(s))
+        world_broken(w, 21, "the accepted tasks or the stored contents cannot be read");
     judge_finish(j);
     check(s);
 }
@@ -209,6 +217,7 @@ static void at_rest(Sim *s)
            (!n->up || shard_durable_seq(n->shard) != shard_last_seq(n->shard)))
         live(s, w->now_ns + 10 * NS_PER_MS);
     if (!w->broken && n->up && !n->dying) compare_replays(s);
+    if (!w->broken) contents_check(s, n->disk, false);
 }
 
 void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
@@ -236,6 +245,7 @@ void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
 
     for (uint32_t i = 0; i < ARRAY_LEN(s->followers); i++) s->followers[i] = follower_new(s, i);
     s->batcher = batcher_new(s, 900);
+    for (uint32_t i = 0; i < ARRAY_LEN(s->filers); i++) s->filers[i] = filer_new(s, 910 + i);
 
     live(s, began + s->plan.faulty_ns);
     if (!s->w->broken) liveness(s);
@@ -261,6 +271,8 @@ void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
     for (uint32_t i = 0; i < s->plan.workers; i++) hand_free(s->hands[i]);
     for (uint32_t i = 0; i < ARRAY_LEN(s->followers); i++) follower_free(s->followers[i]);
     batcher_free(s->batcher);
+    for (uint32_t i = 0; i < ARRAY_LEN(s->filers); i++) filer_free(s->filers[i]);
+    buf_done(&s->contents);
     mem_free(s->clients);
     mem_free(s->hands);
     buf_done(&s->leased);

@@ -25,6 +25,7 @@ void witness_restart(Witness *x, const LogPoint *at);
 void witness_claimed(Witness *x, uint64_t epoch);
 void witness_compare(Witness *x, Core *core);
 void witness_renewed(Witness *x, uint64_t token, int64_t now_ns);
+void witness_unlink(Witness *x, const char *id); /* a content is about to go */
 /* An answer with a receipt left while only `durable` was on the disk. */
 void witness_receipt(Witness *x, uint64_t seq, uint64_t durable);
 

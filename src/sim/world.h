@@ -40,6 +40,7 @@ typedef enum {
     HAP_LOAD_FAILS,
     HAP_DRAINS,
     HAP_FOLDS,
+    HAP_RESUMES,   /* a task went on from a checkpoint */
     HAP_TAKEOVERS, /* another process tried to take the log over */
     HAPS
 } Hap;
