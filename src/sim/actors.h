@@ -64,7 +64,7 @@ Batcher *batcher_new(Sim *s, uint32_t number);
 void batcher_free(Batcher *b);
 bool batcher_idle(const Batcher *b);
 
-/* ---- filer.c: who uploads files, reads them, removes them, and submits tasks that refer to them */
+/* ---- filer.c: who has files ---- */
 Filer *filer_new(Sim *s, uint32_t number);
 void filer_free(Filer *f);
 bool filer_idle(const Filer *f);

@@ -13,7 +13,6 @@ typedef struct {
     uint64_t size, hash; /* contents_hash */
     int64_t acked_ns;    /* when the uploader heard of it */
     int64_t removed_ns;  /* an acknowledged removal; 0: none */
-    bool removing;       /* somebody asked for one */
 } Content;
 
 uint64_t contents_hash(Str bytes);

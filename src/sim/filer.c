@@ -189,7 +189,6 @@ static void act(Filer *f)
         snprintf(target, sizeof target, "/v1/files/%s/content", c->id);
         start(f, DO_READ, "GET", target, (Str){"", 0});
     } else if (n < 85) {
-        c->removing = true;
         snprintf(target, sizeof target, "/v1/files/%s", c->id);
         start(f, DO_REMOVE, "DELETE", target, (Str){"", 0});
     } else {

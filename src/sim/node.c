@@ -232,6 +232,12 @@ static void fold_run_fiber(void *ctx)
     buf_done(&why);
 }
 
+void node_fold(Node *n)
+{
+    if (n->up && !n->dying && fiber_idle(n->fold.fiber))
+        fiber_start(n->fold.fiber, fold_run_fiber, n);
+}
+
 static void housekeeping_fire(Event *e)
 {
     Node *n = CONTAINER_OF(e, Node, housekeeping);

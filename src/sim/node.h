@@ -69,6 +69,7 @@ int node_start(Node *n, Buf *why);
 /* Ends it at once: at the end of this event, its disk as a crash leaves it. */
 void node_kill(Node *n, bool power_cut);
 void node_stop(Node *n); /* SIGTERM: drains; it is down when all is answered */
+void node_fold(Node *n); /* a snapshot, due or not */
 void node_bury(Node *n); /* now; outside of its own calls */
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "node/inside.h"
 #include "sim/actors.h"
+#include "sim/bounds.h"
 #include "sim/contents.h"
 #include "sim/faults.h"
 #include "sim/judge.h"
@@ -220,6 +221,30 @@ static void at_rest(Sim *s)
     if (!w->broken) contents_check(s, n->disk, false);
 }
 
+/* A day or more later, over a restart: retention is over, orphans are old, and two snapshots are of
+ * what is left. */
+static void rest(Sim *s)
+{
+    World *w = s->w;
+    Node *n = s->node;
+    for (int i = 0; i < 3 && !w->broken; i++) {
+        node_kill(n, false);
+        w->wall_add_ns += 30 * 3600 * NS_PER_S;
+        s->ended_leases = UINT64_MAX;
+        s->calm_ns = w->now_ns + 60 * NS_PER_S;
+        live(s, w->now_ns + 20 * NS_PER_S);
+        node_fold(n);
+        live(s, w->now_ns + 20 * NS_PER_S);
+    }
+    if (w->broken) return;
+    if (!n->up || n->fold_err) {
+        world_broken(w, 25, "at rest there is no %s", n->up ? "snapshot" : "server");
+        return;
+    }
+    contents_check(s, n->disk, true);
+    bounds_check(n);
+}
+
 void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
 {
     Sim *s = mem_new(sizeof *s);
@@ -250,6 +275,7 @@ void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
     live(s, began + s->plan.faulty_ns);
     if (!s->w->broken) liveness(s);
     if (!s->w->broken) at_rest(s);
+    if (!s->w->broken) rest(s);
 
     World *w = s->w;
     ret->seed = seed;
