@@ -40,7 +40,7 @@ static int meet_at(MemDisk *d, MemOp op, const char *name, uint64_t at, const vo
     bool can_fill = can_fill_by[op];
     if (d->dead) return ERR_IO;
     int err = d->before ? d->before(d->before_ctx, op, name, at, p, n) : 0;
-    if (d->dead) return ERR_IO;
+    if (d->dead || d->taken) return ERR_IO;
     if (err) return err;
     d->ops++;
     if (d->die_at && d->ops >= d->die_at) {
@@ -230,7 +230,7 @@ static int fill(MemFile *f, uint64_t at, const void *p, size_t n)
     uint64_t more = at + n > i->seen_len ? at + n - i->seen_len : 0;
     if (!err && d->capacity && mem_disk_used(d) + more > d->capacity) err = ERR_NOSPC;
     if (err == ERR_NOSPC) return err;
-    if (err && d->dead && d->ops != d->die_at) return err; /* it was gone before */
+    if (err && (d->taken || (d->dead && d->ops != d->die_at))) return err; /* it was gone before */
     inode_write(i, at, p,
                 err ? (size_t)random_below(&d->random, n + 1) : n); /* a failed write did a part */
     return err;
@@ -255,7 +255,7 @@ static int mem_sync(DiskFile *f)
     d->syncs++;
     if (!err) {
         inode_sync(i);
-    } else if (!d->dead) {
+    } else if (!d->dead && !d->taken) {
         /* As Linux does: what could not be written is called clean, so the next sync says all is
          * well. */
         for (size_t s = 0; s < i->cap / SECTOR_LEN; s++) {
@@ -420,7 +420,7 @@ void mem_disk_crash(MemDisk *d, MemCrash how)
         d->names_len = d->durable_len;
         d->changes_len = 0;
     }
-    d->dead = d->locked = false;
+    d->dead = d->taken = d->locked = false;
     d->die_at = d->fail_at = 0;
 }
 

@@ -154,7 +154,11 @@ static int commit(Node *n)
 {
     Log *log = shard_log(n->shard);
     uint64_t seq;
+    bool taken = n->disk->taken;
     int err = log_commit_group(log, &seq);
+    if (!err && taken && seq > n->durable)
+        world_broken(n->w, 17, "%s calls record %llu durable on a disk that was taken away",
+                     n->name, (unsigned long long)seq);
     if (!err) {
         if (log->synced_end > log->group_last) {
             n->proof_segment = log->synced_head.number;
@@ -514,7 +518,7 @@ void node_bury(Node *n)
     n->gateway = NULL;
     n->shard = NULL;
     MemCrash how = CRASH_KILL;
-    if (n->power_cut) how = world_below(n->w, 3) ? CRASH_TEAR : CRASH_DROP;
+    if (n->power_cut || n->disk->taken) how = world_below(n->w, 3) ? CRASH_TEAR : CRASH_DROP;
     mem_disk_crash(n->disk, how);
     if (n->died) n->died(n->owner, n);
 }

@@ -98,6 +98,7 @@ static void draw_faults(Plan *p, Random *r)
     p->big = odds(r, 2000, 60000);
     p->checkpoints = odds(r, 10000, 300000);
     p->file_ns = every(r, 0, 3);
+    p->take_ns = every(r, 10, 60);
     /* The wall clock's steps are hours: shard time takes them over at a restart, and keys age. */
     if (p->step_ns) p->limits.idem_ttl_ns = 10 * 86400 * NS_PER_S;
 }

@@ -28,7 +28,7 @@ typedef struct {
     uint32_t sync_us, op_us;                  /* the disk's */
 
     /* faults: mean times between them (0: never), or odds in a million */
-    int64_t crash_ns, cut_ns, step_ns, full_ns, pause_ns, death_ns, drain_ns, stop_ns;
+    int64_t crash_ns, cut_ns, step_ns, full_ns, pause_ns, death_ns, drain_ns, stop_ns, take_ns;
     uint32_t crash_ops; /* a crash is at one of that many operations that follow */
     uint32_t power;     /* of crashes: the machine's */
     uint32_t sync_fails, read_fails, write_fails, resets, pieces, hangs, device_crashes, errors,

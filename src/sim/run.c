@@ -227,7 +227,7 @@ static void rest(Sim *s)
 {
     World *w = s->w;
     Node *n = s->node;
-    for (int i = 0; i < 3 && !w->broken; i++) {
+    for (int i = 0; i < 4 && !w->broken; i++) { /* a fold is of what was before its start */
         node_kill(n, false);
         w->wall_add_ns += 30 * 3600 * NS_PER_S;
         s->ended_leases = UINT64_MAX;

@@ -10,7 +10,8 @@ const char *const hap_names[HAPS] = {
     "full disks",    "flipped bits", "misdirected",  "detected",       "resets",
     "cuts",          "lost answers", "repeats",      "clock steps",    "worker deaths",
     "worker pauses", "worker lies",  "device hangs", "device crashes", "model errors",
-    "failed loads",  "drains",       "folds",        "resumes",        "rivals"};
+    "failed loads",  "drains",       "folds",        "resumes",        "taken disks",
+    "rivals"};
 
 World *world_new(uint64_t seed, bool trace)
 {
