@@ -1,23 +1,17 @@
 /* File contents: DATA/files/<id>, written under files/tmp and moved there when whole and synced,
  * before the record exists. A content is unlinked only once the record of its end is durable. What
- * blocks runs on libuv's threads. */
+ * blocks runs on the loop's threads; the disk below is the real one, or the simulator's. */
 #include "gateway/internal.h"
 
 #include "gateway/multipart.h"
 #include "io/clock.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 #define PIECE (256 * KIB)
 /* a content without a record is a crash between the two: younger ones may be under way */
-#define ORPHAN_S    86400
+#define ORPHAN_NS   (86400 * NS_PER_S)
 #define FILE_ID_LEN 31
 
 struct Gone {
@@ -35,14 +29,9 @@ typedef struct { /* a running task that refers to files */
 
 /* ---- places ---- */
 
-void files_path(const Gateway *g, const char *id, char ret[600])
+static void tmp_name(const char *id, char ret[64])
 {
-    snprintf(ret, 600, "%s/%s", g->files_dir, id);
-}
-
-void files_tmp_path(const Gateway *g, const char *id, char ret[600])
-{
-    snprintf(ret, 600, "%s/tmp/%s", g->files_dir, id);
+    snprintf(ret, 64, "tmp/%s", id);
 }
 
 void files_new_id(const Gateway *g, char ret[32])
@@ -56,83 +45,92 @@ void files_new_id(const Gateway *g, char ret[32])
     ret[FILE_ID_LEN] = 0;
 }
 
-static int of_errno(void)
+int files_publish(const Gateway *g, const char *id, DiskFile *f)
 {
-    return errno == ENOSPC || errno == EDQUOT ? ERR_NOSPC : errno == EROFS ? ERR_READONLY : ERR_IO;
-}
-
-static int sync_dir(const char *path)
-{
-    int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int err = dir < 0 || fsync(dir) ? of_errno() : 0;
-    if (dir >= 0) close(dir);
-    return err;
-}
-
-int files_publish(const Gateway *g, const char *id, int fd)
-{
-    char from[600], to[600];
-    files_tmp_path(g, id, from);
-    files_path(g, id, to);
-    int err = fdatasync(fd) ? of_errno() : 0;
-    close(fd);
-    if (!err && rename(from, to)) err = of_errno();
-    if (!err) err = sync_dir(g->files_dir);
+    Disk *d = g->files;
+    char from[64];
+    tmp_name(id, from);
+    int err = f->ops->sync(f);
+    f->ops->close(f);
+    if (!err) err = d->ops->rename(d, from, id);
+    if (!err) err = d->ops->sync_dir(d, "");
     if (err) {
-        unlink(from);
-        unlink(to);
+        (void)d->ops->unlink(d, from);
+        (void)d->ops->unlink(d, id);
     }
     return err;
+}
+
+int files_create(const Gateway *g, const char *id, DiskFile **ret)
+{
+    char name[64];
+    tmp_name(id, name);
+    return g->files->ops->open(g->files, name, DISK_WRITE | DISK_CREATE | DISK_EXCLUSIVE, ret);
+}
+
+void files_discard(const Gateway *g, const char *id, DiskFile *f)
+{
+    char name[64];
+    tmp_name(id, name);
+    f->ops->close(f);
+    (void)g->files->ops->unlink(g->files, name);
+}
+
+void files_unlink(const Gateway *g, const char *id)
+{
+    (void)g->files->ops->unlink(g->files, id); /* when it fails, a later start finds an orphan */
 }
 
 int files_store(const Gateway *g, const char *id, Str bytes)
 {
-    char path[600];
-    files_tmp_path(g, id, path);
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) return of_errno();
-    while (bytes.n) {
-        ssize_t n = write(fd, bytes.p, bytes.n);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) {
-            int err = of_errno();
-            close(fd);
-            unlink(path);
-            return err;
-        }
-        bytes.p += n;
-        bytes.n -= (size_t)n;
-    }
-    return files_publish(g, id, fd);
+    DiskFile *f;
+    int err = files_create(g, id, &f);
+    if (err) return err;
+    err = f->ops->write(f, 0, bytes.p, bytes.n);
+    if (!err) return files_publish(g, id, f);
+    files_discard(g, id, f);
+    return err;
 }
 
 /* ---- start ---- */
 
-static void each_name(const char *dir, void (*each)(Gateway *g, const char *name), Gateway *g)
+static void add_name(void *ctx, const char *name)
 {
-    DIR *d = opendir(dir);
-    struct dirent *e;
-    if (!d) return;
-    while ((e = readdir(d)))
-        if (strncmp(e->d_name, "file_", 5) == 0) each(g, e->d_name);
-    closedir(d);
+    if (strncmp(name, "file_", 5) == 0 && strlen(name) == FILE_ID_LEN)
+        buf_put(ctx, name, FILE_ID_LEN + 1);
 }
 
-static void remove_tmp(Gateway *g, const char *name)
+static void each_name(Gateway *g, const char *dir, void (*each)(Gateway *g, const char *name))
 {
-    char path[600];
-    files_tmp_path(g, name, path);
-    unlink(path);
+    Buf names = {0}; /* a copy: each of them may change the folder */
+    (void)g->files->ops->list(g->files, dir, add_name, &names);
+    for (size_t at = 0; at < names.len; at += FILE_ID_LEN + 1)
+        each(g, (const char *)names.data + at);
+    buf_done(&names);
 }
 
-static void remove_orphan(Gateway *g, const char *name)
+static void remove_tmp(Gateway *g, const char *id)
 {
-    char path[600];
-    struct stat st;
-    files_path(g, name, path);
-    if (core_file_find(core_of(g), str_from(name), (Str){"", 0}) || stat(path, &st)) return;
-    if (g->p.past_file_is_known && g->p.past_file_is_known(g->p.ctx, str_from(name))) return;
-    if (time(NULL) - st.st_mtime > ORPHAN_S) unlink(path);
+    char name[64];
+    tmp_name(id, name);
+    (void)g->files->ops->unlink(g->files, name);
+}
+
+/* When it was made: an id begins with the time of the shard that gave it. */
+static int64_t made_ns(const char *id)
+{
+    uint8_t b[16];
+    int64_t ms = 0;
+    if (base32_get(str_from(id + 5), b)) return INT64_MAX; /* none of ours */
+    for (int i = 0; i < 6; i++) ms = ms << 8 | b[i];
+    return ms * NS_PER_MS;
+}
+
+static void remove_orphan(Gateway *g, const char *id)
+{
+    if (core_file_find(core_of(g), str_from(id), (Str){"", 0})) return;
+    if (g->p.past_file_is_known && g->p.past_file_is_known(g->p.ctx, str_from(id))) return;
+    if (made_ns(id) < now_of(g) - ORPHAN_NS) files_unlink(g, id);
 }
 
 static void lease_files(Gateway *g, const Task *t)
@@ -143,25 +141,39 @@ static void lease_files(Gateway *g, const Task *t)
     table_add(&g->leased, &l->node, hash_u64(t->no));
 }
 
+/* The folder's own name, too: without it, what is synced in it goes with a power cut. */
+static int sync_above(const char *dir)
+{
+    Buf up = {0};
+    Disk *d;
+    buf_printf(&up, "%s/..", dir);
+    int err = disk_posix_open(buf_z(&up), &d);
+    if (!err) {
+        err = d->ops->sync_dir(d, "");
+        disk_free(d);
+    }
+    buf_done(&up);
+    return err;
+}
+
 int files_open(Gateway *g, Buf *why)
 {
-    char path[600];
-    files_tmp_path(g, "", path);
-    if ((mkdir(g->files_dir, 0700) && errno != EEXIST) || (mkdir(path, 0700) && errno != EEXIST)) {
-        buf_printf(why, "cannot make the folder %s: %s", path, strerror(errno));
-        return of_errno();
+    int err = 0;
+    g->files = g->o.files;
+    if (!g->files) {
+        err = disk_posix_open(g->o.files_dir, &g->own_files);
+        if (!err) err = sync_above(g->o.files_dir);
+        g->files = g->own_files;
     }
-    /* The folder's own name too: without it, what is synced in it goes with a power cut. */
-    char up[600];
-    files_path(g, "..", up);
-    if (sync_dir(up)) {
-        buf_printf(why, "cannot sync the folder above %s: %s", g->files_dir, strerror(errno));
-        return of_errno();
+    if (!err) err = g->files->ops->make_dir(g->files, "tmp");
+    if (err) {
+        buf_printf(why, "cannot make the folder %s: %s", g->o.files_dir, err_text(err));
+        return err;
     }
-    each_name(path, remove_tmp, g);
+    each_name(g, "tmp", remove_tmp);
     Core *c = core_of(g);
     if (!c) return 0;
-    each_name(g->files_dir, remove_orphan, g);
+    each_name(g, "", remove_orphan);
     if (core_count(c, TASK_RUNNING))
         for (Task *t = core_older(c, UINT64_MAX); t; t = core_older(c, t->no))
             if (t->state == TASK_RUNNING) lease_files(g, t);
@@ -209,6 +221,7 @@ void files_done_gateway(Gateway *g)
 {
     TableIter at = {0};
     TableNode *n;
+    disk_free(g->own_files);
     while ((n = table_each(&g->leased, &at))) mem_free(CONTAINER_OF(n, Leased, node));
     table_done(&g->leased);
     if (!g->gone_files.next) return;
@@ -243,9 +256,7 @@ void gateway_file_gone(Gateway *g, Str id)
 static void unlink_gone(LoopWork *w)
 {
     const Gone *gone = CONTAINER_OF(w, Gone, work);
-    char path[600];
-    files_path(gone->g, gone->id, path);
-    unlink(path);
+    files_unlink(gone->g, gone->id);
 }
 
 static void unlinked(LoopWork *w, int status)
@@ -332,13 +343,16 @@ static const File *find_file(Exchange *x, void (*past)(Exchange *x, PastQuery *q
             return NULL;
         }
     }
-    exchange_hold(x, g->p.last_seq(g->p.ctx));
-    if (!f) no_file(x);
+    if (!f) {
+        exchange_hold(x, g->p.last_seq(g->p.ctx));
+        no_file(x);
+    }
     return f;
 }
 
 static void put_file(Exchange *x, const File *f)
 {
+    exchange_hold(x, x->g->p.last_seq(x->g->p.ctx));
     buf_clear(&x->g->body);
     render_file(x->g, f, &x->g->body);
     exchange_reply_json(x, 200);
@@ -382,7 +396,8 @@ typedef struct {
     Exchange *x; /* NULL: it is gone */
     Gateway *g;
     char id[32];
-    int fd, err;
+    DiskFile *file;
+    int err;
     uint64_t at, left;
     Buf piece;
     bool busy;
@@ -394,7 +409,7 @@ typedef struct {
 
 static void download_free(Download *d)
 {
-    if (d->fd >= 0) close(d->fd);
+    if (d->file) d->file->ops->close(d->file);
     d->g->transfers--;
     buf_done(&d->piece);
     mem_free(d);
@@ -403,27 +418,13 @@ static void download_free(Download *d)
 static void read_work(LoopWork *w)
 {
     Download *d = CONTAINER_OF(w, Download, work);
-    if (d->fd < 0) {
-        char path[600];
-        files_path(d->g, d->id, path);
-        d->fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (d->fd < 0) {
-            d->err = ERR_IO;
-            return;
-        }
-    }
-    size_t want = (size_t)MIN(d->left, (uint64_t)PIECE);
+    Disk *disk = d->g->files;
+    size_t want = (size_t)MIN(d->left, (uint64_t)PIECE), got = 0;
+    if (!d->file) d->err = disk->ops->open(disk, d->id, DISK_READ, &d->file);
+    if (d->err) return;
     buf_clear(&d->piece);
-    uint8_t *p = buf_extend(&d->piece, want);
-    for (size_t done = 0; done < want;) {
-        ssize_t n = pread(d->fd, p + done, want - done, (off_t)(d->at + done));
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) {
-            d->err = ERR_IO; /* shorter than its record says */
-            return;
-        }
-        done += (size_t)n;
-    }
+    d->err = d->file->ops->read(d->file, d->at, buf_extend(&d->piece, want), want, &got);
+    if (!d->err && got < want) d->err = ERR_IO; /* shorter than its record says */
 }
 
 static void read_after(LoopWork *w, int status);
@@ -455,6 +456,10 @@ static void read_after(LoopWork *w, int status)
     d->busy = false;
     d->g->jobs--;
     if (!x || status) {
+        if (x) {
+            x->drop = NULL;
+            x->state = NULL;
+        }
         download_free(d);
         return;
     }
@@ -579,7 +584,6 @@ static void put_content(Exchange *x, const File *f)
     x->g->transfers++;
     *d = (Download){.x = x,
                     .g = x->g,
-                    .fd = -1,
                     .at = from,
                     .left = length,
                     .length = (int64_t)length,
@@ -604,5 +608,7 @@ void files_content(Exchange *x)
         keep(http_field(x->req, "Range"), x->want_range, sizeof x->want_range);
     keep(http_field(x->req, "If-None-Match"), x->want_match, sizeof x->want_match);
     const File *f = find_file(x, content_past);
-    if (f) put_content(x, f);
+    if (!f) return;
+    exchange_hold(x, x->g->p.last_seq(x->g->p.ctx));
+    put_content(x, f);
 }

@@ -204,6 +204,7 @@ enum { SCOPE_SUBMIT = 1, SCOPE_READ = 2, SCOPE_OPERATE = 4, SCOPE_ADMIN = 8, SCO
 typedef struct {
     const char *listen;    /* "HOST:PORT"; port 0 takes a free one */
     const char *files_dir; /* where file contents lie; made when missing */
+    struct Disk *files;    /* not NULL: they lie there instead; borrowed */
     const GatewayKey
         *keys; /* without any key but the worker's, the server must listen on loopback */
     size_t keys_len;

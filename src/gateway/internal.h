@@ -16,6 +16,7 @@
 #define GATEWAY_INTERNAL_H
 
 #include "gateway/gateway.h"
+#include "io/disk.h"
 #include "io/tcp.h"
 #include "wire/http.h"
 #include "wire/json.h"
@@ -161,7 +162,8 @@ struct Gateway {
     bool keyless; /* no key but the worker's: loopback only */
     GatewayPorts p;
     TcpListener *listener;
-    char address[96], *files_dir;
+    char address[96];
+    Disk *files, *own_files; /* contents; own_files: NULL when somebody else's */
     bool draining, closing, handles_closed;
     int handles;
 
@@ -379,13 +381,14 @@ int files_open(Gateway *g, Buf *why);
 void files_done_gateway(Gateway *g);
 void files_durable(Gateway *g, uint64_t seq);
 void files_new_id(const Gateway *g, char ret[32]);
-void files_path(const Gateway *g, const char *id, char ret[600]);
-void files_tmp_path(const Gateway *g, const char *id, char ret[600]);
 Problem files_busy(const Gateway *g); /* as many transfers as there may be are under way */
-int files_publish(const Gateway *g, const char *id,
-                  int fd); /* blocking: fsync, rename, fsync of the folder; closes fd */
-int files_store(const Gateway *g, const char *id,
-                Str bytes); /* blocking: the same for bytes in memory */
+/* These block. A content that is being written, out of sight; then either of the two that follow,
+ * which close f: it is synced and moved to its place, or nothing stays of it. */
+int files_create(const Gateway *g, const char *id, DiskFile **ret);
+int files_publish(const Gateway *g, const char *id, DiskFile *f);
+void files_discard(const Gateway *g, const char *id, DiskFile *f);
+int files_store(const Gateway *g, const char *id, Str bytes); /* all of that, of bytes in memory */
+void files_unlink(const Gateway *g, const char *id);
 void files_get(Exchange *x);
 void files_content(Exchange *x);
 void files_delete(Exchange *x);

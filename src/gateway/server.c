@@ -484,7 +484,6 @@ int gateway_open(Loop *loop, const GatewayOptions *o, const GatewayPorts *ports,
     g->keys[o->keys_len] = o->worker_key;
     g->keys[o->keys_len].scopes = SCOPE_WORKER;
     g->keyless = o->keys_len == 0;
-    g->files_dir = mem_dup(o->files_dir, strlen(o->files_dir));
     exchange_start_gateway(g);
     list_init(&g->gone_files);
     TcpOps ops = {.ctx = g,
@@ -595,6 +594,5 @@ void gateway_free(Gateway *g)
     buf_done(&g->lines);
     buf_done(&g->openapi);
     mem_free(g->keys);
-    mem_free(g->files_dir);
     mem_free(g);
 }

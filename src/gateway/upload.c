@@ -8,12 +8,9 @@
 
 #include "gateway/multipart.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #define JOB_MIN     (256 * KIB) /* a job for less is made only at the end */
 #define PENDING_MAX (2 * MIB)
@@ -28,8 +25,9 @@ typedef struct {
     Buf pending, chunk;
     bool whole, busy, finishing, published;
     bool undo; /* of the job under way: it removes what was written. Set before it starts */
-    int fd, err;
-    uint64_t size;
+    DiskFile *file;
+    int err;
+    uint64_t size, written;
     Sha256Run *run;
     bool want_given;
     Sha256 want, got;
@@ -43,29 +41,17 @@ static void pump(Upload *u);
 static void write_work(LoopWork *w)
 {
     Upload *u = CONTAINER_OF(w, Upload, work);
-    char path[600];
-    files_tmp_path(u->g, u->id, path);
     if (u->undo) {
-        close(u->fd);
-        unlink(path);
-        u->fd = -1;
+        files_discard(u->g, u->id, u->file);
+        u->file = NULL;
         return;
     }
-    if (u->fd < 0) u->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (u->fd < 0) {
-        u->err = errno == ENOSPC ? ERR_NOSPC : ERR_IO;
-        return;
-    }
+    if (!u->file) u->err = files_create(u->g, u->id, &u->file);
+    if (u->err) return;
     sha256_add(u->run, u->chunk.data, u->chunk.len);
-    for (size_t done = 0; done < u->chunk.len;) {
-        ssize_t n = write(u->fd, u->chunk.data + done, u->chunk.len - done);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) {
-            u->err = errno == ENOSPC || errno == EDQUOT ? ERR_NOSPC : ERR_IO;
-            return;
-        }
-        done += (size_t)n;
-    }
+    u->err = u->file->ops->write(u->file, u->written, u->chunk.data, u->chunk.len);
+    u->written += u->chunk.len;
+    if (u->err) return;
     if (!u->finishing) return;
     sha256_end(u->run, &u->got);
     u->run = NULL;
@@ -73,9 +59,9 @@ static void write_work(LoopWork *w)
         u->err = ERR_INVALID;
         return;
     }
-    int fd = u->fd;
-    u->fd = -1;
-    u->err = files_publish(u->g, u->id, fd);
+    DiskFile *f = u->file;
+    u->file = NULL;
+    u->err = files_publish(u->g, u->id, f);
     u->published = u->err == 0;
 }
 
@@ -102,22 +88,14 @@ static void start_job(Upload *u)
 /* The exchange has gone or was refused: nothing of the upload stays. */
 static void give_up(Upload *u)
 {
-    char path[600];
     u->x = NULL;
     if (u->busy) return; /* write_after comes back here */
-    if (u->published) {
-        files_path(u->g, u->id, path);
-        unlink(path);
-    }
-    if (u->fd >= 0 && !u->g->closing) {
+    if (u->published) files_unlink(u->g, u->id);
+    if (u->file && !u->g->closing) {
         start_job(u);
         return;
     }
-    if (u->fd >= 0) {
-        close(u->fd);
-        files_tmp_path(u->g, u->id, path);
-        unlink(path);
-    }
+    if (u->file) files_discard(u->g, u->id, u->file);
     upload_free(u);
 }
 
@@ -364,7 +342,6 @@ void files_post(Exchange *x)
     Str type = http_field(x->req, "Content-Type"), name;
     u->g = g;
     u->x = x;
-    u->fd = -1;
     u->multipart = http_media_is(type, "multipart/form-data");
     if (g->transfers++ >= g->o.transfers_max) {
         p = files_busy(g);

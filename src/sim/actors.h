@@ -14,6 +14,7 @@ typedef struct Client Client;
 typedef struct Hand Hand; /* a worker */
 typedef struct Follower Follower;
 typedef struct Batcher Batcher;
+typedef struct Filer Filer;
 struct Node;
 
 #define RECENT_MAX 32
@@ -29,6 +30,8 @@ struct Sim {
     Hand **hands;
     Follower *followers[2];
     Batcher *batcher;
+    Filer *filers[2];
+    Buf contents;                             /* of contents.h */
     char recent[RECENT_MAX][TASK_ID_LEN + 1]; /* accepted last; a ring */
     uint64_t recent_n;
     uint64_t nonces, keys, streams;
@@ -60,6 +63,13 @@ void follower_free(Follower *f);
 Batcher *batcher_new(Sim *s, uint32_t number);
 void batcher_free(Batcher *b);
 bool batcher_idle(const Batcher *b);
+
+/* ---- filer.c: who has files ---- */
+Filer *filer_new(Sim *s, uint32_t number);
+void filer_free(Filer *f);
+bool filer_idle(const Filer *f);
+void filer_read_all(Filer *f); /* each content once more */
+bool filer_has_read_all(const Filer *f);
 
 /* ---- hand.c ---- */
 Hand *hand_new(Sim *s, uint32_t number);

@@ -144,7 +144,9 @@ static void draw_submit(Client *c)
     size_t at = b->len;
     buf_printf(b, "{\"n\":%llu,\"pad\":\"", (unsigned long long)nonce);
     size_t pad = (size_t)world_around(w, p->input_bytes);
-    for (size_t i = 0; i < MIN(pad, (size_t)20000); i++) buf_putc(b, (char)('a' + i % 26));
+    pad = MIN(pad, (size_t)20000);
+    if (world_odds(w, p->big)) pad = (size_t)world_between(w, TASK_INLINE_MAX, 100000);
+    for (size_t i = 0; i < pad; i++) buf_putc(b, (char)('a' + i % 26));
     buf_puts(b, "\"}");
     s->input = judge_text((Str){(char *)b->data + at, b->len - at});
     buf_printf(b, ",\"metadata\":{\"nonce\":\"%llu\"}", (unsigned long long)nonce);

@@ -1,4 +1,6 @@
+#include "sim/contents.h"
 #include "sim/crew.h"
+#include "sim/fiber.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -35,6 +37,14 @@ typedef struct {
     bool last; /* a result, an error, a release */
 } Said;
 
+typedef struct { /* a call that a job waits for, in its fiber */
+    Crew *crew;
+    Event *go_on;
+    bool done;
+    int err;
+    HttpReply *reply;
+} Wait;
+
 struct Crew {
     Sim *s;
     World *w;
@@ -49,6 +59,7 @@ struct Crew {
     Executor *executors[DEVICES_MAX];
     List asks;
     Event wake, start, end;
+    bool stopping; /* its process ends: jobs get nowhere */
 };
 
 static void exec_next(Exec *e);
@@ -105,8 +116,21 @@ static void end_held(Exec *e, Held *h, int64_t ran_ns, bool crash)
         return;
     }
     Buf out = {0};
-    buf_printf(&out, "{\"of\":\"%016llx\",\"token\":%llu}",
+    buf_printf(&out, "{\"of\":\"%016llx\",\"token\":%llu",
                (unsigned long long)witness_text(h->task.input), (unsigned long long)h->token);
+    bool big = world_odds(w, p->big * 4);
+    if (big) {
+        buf_puts(&out, ",\"pad\":\"");
+        for (int64_t i = world_between(w, TASK_INLINE_MAX, 90000); i > 0; i--)
+            buf_putc(&out, (char)('a' + i % 26));
+        buf_putc(&out, '"');
+    }
+    buf_putc(&out, '}');
+    if (big) { /* the worker stores it as a file */
+        h->output = out;
+        give(e, h, OUTCOME_RESULT);
+        return;
+    }
     line_result(&h->report.line, h->id, h->token, buf_str(&out), ran_ns, ran_ns);
     buf_done(&out);
     give(e, h, OUTCOME_RESULT);
@@ -152,6 +176,39 @@ static void exec_done(Event *ev)
     exec_next(e);
 }
 
+/* A checkpoint is what it says it is of: so many units of that task. */
+static void begin_held(Exec *e, Held *h)
+{
+    World *w = e->crew->w;
+    Sim *s = e->crew->s;
+    Buf said = {0};
+    char id[40];
+    snprintf(id, sizeof id, "%.*s", STR_ARG(h->id));
+    if (h->fetched.len)
+        witness_lease(s->witness, e->crew->number, id, h->token, h->attempt, h->task.input,
+                      UINT64_MAX);
+    if (h->checkpoint.len) {
+        buf_printf(&said, "%.*s %llu ", STR_ARG(h->id), (unsigned long long)h->resume_unit);
+        world_happens(w, HAP_RESUMES);
+        if (!str_starts(buf_str(&h->checkpoint), buf_str(&said)))
+            world_broken(w, 15, "%.*s is to go on at unit %llu with another checkpoint",
+                         STR_ARG(h->id), (unsigned long long)h->resume_unit);
+    } else if (h->resume_file.n && s->calm_ns && w->now_ns > s->calm_ns) {
+        world_broken(w, 15, "the checkpoint %.*s cannot be read", STR_ARG(h->resume_file));
+    }
+    buf_done(&said);
+    if (!world_odds(w, s->plan.checkpoints)) return;
+    Note *n = mem_new(sizeof *n);
+    n->kind = NOTE_CHECKPOINT;
+    n->token = h->token;
+    n->unit = h->resume_unit + 1;
+    buf_printf(&n->bytes, "%.*s %llu ", STR_ARG(h->id), (unsigned long long)n->unit);
+    for (int64_t i = world_between(w, 0, 3000); i > 0; i--)
+        buf_putc(&n->bytes, (char)('a' + i % 26));
+    list_push_back(&e->notes, &n->link);
+    world_in(w, &e->crew->wake, 0);
+}
+
 static void exec_next(Exec *e)
 {
     Crew *c = e->crew;
@@ -185,6 +242,7 @@ static void exec_next(Exec *e)
             world_happens(w, HAP_DEVICE_HANGS);
             ns += 3 * p->limits.lease_ns;
         }
+        LIST_FOR (it, &e->running, ExecutorItem, link) begin_held(e, CONTAINER_OF(it, Held, item));
         world_in(w, &e->done, ns);
     }
 }
@@ -371,6 +429,65 @@ static void ask_done(void *ctx, int err, const Reply *r)
     http_reply_done(&reply);
 }
 
+static World *current;
+static int64_t ahead_ns; /* the clock of a process that ends */
+
+/* ---- transfers of files: jobs of the worker's loop, each in a fiber ---- */
+
+static void wait_done(void *ctx, int err, const Reply *r)
+{
+    Wait *a = ctx;
+    Str tag = reply_header(r, "ETag");
+    a->done = true;
+    a->err = err;
+    a->reply->status = err ? 0 : r->status;
+    if (err) snprintf(a->reply->error, sizeof a->reply->error, "%s", err_text(err));
+    if (tag.n > 2)
+        snprintf(a->reply->etag, sizeof a->reply->etag, "%.*s", (int)tag.n - 2, tag.p + 1);
+    buf_put_str(&a->reply->body, buf_str(&r->body));
+    world_in(a->crew->w, a->go_on, 0);
+}
+
+static int sim_files_call(const Files *f, const char *method, const char *url,
+                          const char *const *headers, Str body, int64_t timeout_ms, HttpReply *ret)
+{
+    Crew *c = CONTAINER_OF(CONTAINER_OF(f, Worker, files)->loop, Crew, host.loop);
+    Wait a = {.crew = c, .go_on = host_work_event(&c->host), .reply = ret};
+    Buf lines = {0};
+    *ret = (HttpReply){0};
+    if (c->stopping) return ERR_CANCELED;
+    for (size_t i = 0; headers[i]; i++)
+        if (headers[i][0]) buf_printf(&lines, "%s\r\n", headers[i]);
+    Call *call = call_start(&c->peer, c->s->host,
+                            &(CallOptions){.method = method,
+                                           .target = url + strlen(SERVER),
+                                           .headers = buf_z(&lines),
+                                           .body = body,
+                                           .timeout_ns = timeout_ms * NS_PER_MS,
+                                           .on_done = wait_done,
+                                           .ctx = &a});
+    buf_done(&lines);
+    while (!a.done && !c->stopping) fiber_pause();
+    if (!a.done) call_cancel(call);
+    if (c->stopping) return ERR_CANCELED;
+    if (strcmp(method, "POST") == 0 && ret->status == 201)
+        (void)contents_stored(c->s, buf_str(&ret->body), body);
+    return a.err;
+}
+
+static void sim_files_sleep(const Files *f, int64_t ns)
+{
+    Crew *c = CONTAINER_OF(CONTAINER_OF(f, Worker, files)->loop, Crew, host.loop);
+    if (c->stopping) {
+        ahead_ns += ns; /* it sleeps to its end */
+        return;
+    }
+    world_in(c->w, host_work_event(&c->host), ns);
+    fiber_pause();
+}
+
+static const FilesWorld sim_files = {sim_files_call, sim_files_sleep};
+
 static HttpRequest *sim_call(Worker *w, const HttpRequestOptions *o)
 {
     Crew *c = CONTAINER_OF(w->loop, Crew, host.loop);
@@ -385,6 +502,7 @@ static HttpRequest *sim_call(Worker *w, const HttpRequestOptions *o)
         buf_printf(&headers, "%s\r\n", o->headers[i]);
     const char *target = o->url + strlen(SERVER);
     a->reports = strstr(target, "/reports") != NULL;
+    if (c->stopping) return (HttpRequest *)(void *)a;
     if (a->reports)
         while (next_line(&body, &line)) tap_report(c, a, line);
     a->call = call_start(&c->peer, c->s->host,
@@ -434,6 +552,7 @@ static void begin(Crew *c)
 {
     Worker *w = c->worker = worker_new(&c->o);
     w->world = &sim_world;
+    w->files.world = &sim_files;
     w->loop = &c->host.loop;
     w->pid = 100000 + (long)c->number * 1000 + (long)++c->life;
     w->device_memory = 8000000;
@@ -452,6 +571,8 @@ static void stop(Crew *c)
 {
     Worker *w = c->worker;
     if (!w) return;
+    c->stopping = true;
+    host_die(&c->host, true);
     session_done(w);
     loop_timer_close(&w->tick, NULL);
     loop_timer_close(&w->retry, NULL);
@@ -474,6 +595,8 @@ static void stop(Crew *c)
     w->models = (ModelRepository){0};
     worker_free(w);
     c->worker = NULL;
+    c->stopping = false;
+    ahead_ns = 0;
     world_not(c->w, &c->wake);
     world_not(c->w, &c->end);
 }
@@ -492,11 +615,9 @@ static void end_fire(Event *ev)
     world_in(c->w, &c->start, world_between(c->w, 100 * NS_PER_MS, NS_PER_S));
 }
 
-static World *current;
-
 static int64_t now_ns(void)
 {
-    return current->now_ns;
+    return current->now_ns + ahead_ns;
 }
 
 static void no_turn(Host *h)
@@ -560,6 +681,7 @@ void crew_free(Crew *c)
     stop(c);
     calls_drop(&c->peer);
     world_not(c->w, &c->start);
+    host_done(&c->host);
     mem_free(c);
     clock_mono_simulate(NULL);
 }

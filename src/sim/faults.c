@@ -1,3 +1,4 @@
+#include "sim/contents.h"
 #include "sim/faults.h"
 
 #include <stdio.h>
@@ -14,6 +15,8 @@ typedef enum {
     FAULT_DEATH,
     FAULT_DRAIN,
     FAULT_RIVAL,
+    FAULT_TAKE, /* the disk goes to another machine: this one lives on without it */
+    FAULT_MOVE, /* … and the other one starts */
     FAULT_UNCORDON,
     FAULT_RESTART,
     FAULTS
@@ -184,6 +187,12 @@ static void happen(Sim *s, FaultKind kind)
     case FAULT_RIVAL:
         rival(s);
         break;
+    case FAULT_TAKE:
+        if (!n->up || n->dying || d->die_at || d->taken) break;
+        world_happens(w, HAP_TAKEN);
+        d->taken = true;
+        world_in(w, &s->faults->all[FAULT_MOVE].event, world_around(w, 2 * NS_PER_S));
+        break;
     default:
         break;
     }
@@ -206,6 +215,10 @@ static void fault_fire(Event *e)
         let_go(s);
         if (s->healed && s->plan.drain_ns && s->faults->tries++ < 60)
             world_in(w, &f->event, 5 * NS_PER_S);
+        return;
+    }
+    if (f->kind == FAULT_MOVE) { /* what was not on the disk then is nowhere */
+        if (s->node->disk->taken) node_kill(s->node, true);
         return;
     }
     if (s->healed) return;
@@ -303,6 +316,7 @@ static void restart(Sim *s)
     }
     bool power = n->power_cut;
     int err = node_start(n, &why);
+    if (!err) contents_check(s, n->disk, false);
     if (err) {
         bool died = n->disk->dead;
         bool full = n->disk->capacity != 0;
@@ -340,6 +354,7 @@ void faults_begin(Sim *s)
         [FAULT_CRASH] = p->crash_ns, [FAULT_STOP] = p->stop_ns,   [FAULT_CUT] = p->cut_ns,
         [FAULT_STEP] = p->step_ns,   [FAULT_FULL] = p->full_ns,   [FAULT_PAUSE] = p->pause_ns,
         [FAULT_DEATH] = p->death_ns, [FAULT_DRAIN] = p->drain_ns, [FAULT_RIVAL] = 40 * NS_PER_S,
+        [FAULT_TAKE] = p->take_ns,
     };
     s->faults = mem_new(sizeof *s->faults);
     peer_init(&s->faults->operator, s->w, "operator");

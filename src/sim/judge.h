@@ -113,7 +113,8 @@ void judge_claimed(Judge *j, uint64_t epoch, int64_t now);
 
 /* ---- workers ---- */
 
-/* A worker read a lease line; input: judge_text of the input that came with it (files read). */
+/* A worker read a lease line; input: judge_text of the input that came with it. 0: it is in a file;
+ * said again when that is read. */
 void judge_lease_given(Judge *j, int64_t now, uint32_t worker, const char *id, uint64_t token,
                        uint32_t attempt, uint64_t input);
 /* A worker sent a result (ok), an error or a release; again each time it is sent. output:

@@ -25,14 +25,15 @@ void judge_lease_given(Judge *j, int64_t now, uint32_t worker, const char *id, u
                        uint32_t attempt, uint64_t input)
 {
     Leased *l = lease_row(j, token, id);
-    if (l->given && (l->worker != worker || l->attempt != attempt || l->input != input))
+    if (l->given &&
+        (l->worker != worker || l->attempt != attempt || (l->input && input && l->input != input)))
         judge_bad(j, 5, "lease %llu of %s went to workers %u and %u, attempts %u and %u",
                   ULL(token), id, l->worker, worker, l->attempt, attempt);
     if (!l->given) l->given_at = now;
     l->given = true;
     l->worker = worker;
     l->attempt = attempt;
-    l->input = input;
+    if (input) l->input = input;
 }
 
 void judge_result_sent(Judge *j, int64_t now, uint32_t worker, const char *id, uint64_t token,
@@ -92,7 +93,7 @@ static void end_of_leases(Judge *j)
         const Submit *s = judge_submit_of(j, n);
         if (!n->first.id[0] && l->given && j->drained_at && !n->gone_at)
             judge_bad(j, 2, "%s was leased, but no client ever saw it", n->id);
-        if (l->given && s && s->s.input && l->input != s->s.input && !n->delete_maybe)
+        if (l->given && s && s->s.input && l->input && l->input != s->s.input && !n->delete_maybe)
             judge_bad(j, 15, "lease %llu of %s came with the input %llx, submitted was %llx",
                       ULL(l->token), n->id, ULL(l->input), ULL(s->s.input));
         if (l->accepted && l->ok && n->ended && n->end.status != TASK_SUCCEEDED)

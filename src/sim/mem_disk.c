@@ -40,7 +40,7 @@ static int meet_at(MemDisk *d, MemOp op, const char *name, uint64_t at, const vo
     bool can_fill = can_fill_by[op];
     if (d->dead) return ERR_IO;
     int err = d->before ? d->before(d->before_ctx, op, name, at, p, n) : 0;
-    if (d->dead) return ERR_IO;
+    if (d->dead || d->taken) return ERR_IO;
     if (err) return err;
     d->ops++;
     if (d->die_at && d->ops >= d->die_at) {
@@ -164,7 +164,7 @@ static void change(MemDisk *d, const char *from, const char *to, MemInode *inode
 
 static bool is_in(const char *name, const char *dir)
 {
-    const char *slash = strchr(name, '/');
+    const char *slash = strrchr(name, '/');
     size_t n = strlen(dir);
     return n == 0 ? !slash : slash && (size_t)(slash - name) == n && strncmp(name, dir, n) == 0;
 }
@@ -230,7 +230,7 @@ static int fill(MemFile *f, uint64_t at, const void *p, size_t n)
     uint64_t more = at + n > i->seen_len ? at + n - i->seen_len : 0;
     if (!err && d->capacity && mem_disk_used(d) + more > d->capacity) err = ERR_NOSPC;
     if (err == ERR_NOSPC) return err;
-    if (err && d->dead && d->ops != d->die_at) return err; /* it was gone before */
+    if (err && (d->taken || (d->dead && d->ops != d->die_at))) return err; /* it was gone before */
     inode_write(i, at, p,
                 err ? (size_t)random_below(&d->random, n + 1) : n); /* a failed write did a part */
     return err;
@@ -255,7 +255,7 @@ static int mem_sync(DiskFile *f)
     d->syncs++;
     if (!err) {
         inode_sync(i);
-    } else if (!d->dead) {
+    } else if (!d->dead && !d->taken) {
         /* As Linux does: what could not be written is called clean, so the next sync says all is
          * well. */
         for (size_t s = 0; s < i->cap / SECTOR_LEN; s++) {
@@ -329,11 +329,8 @@ static int mem_list(Disk *base, const char *dir, void (*each)(void *ctx, const c
 {
     MemDisk *d = disk_of(base);
     int err = meet(d, MEM_LIST, dir);
-    if (err) return err;
-    for (size_t i = 0; i < d->names_len; i++)
-        if (is_in(d->names[i].name, dir))
-            each(ctx, d->names[i].name + (dir[0] ? strlen(dir) + 1 : 0));
-    return 0;
+    if (!err) mem_disk_each(d, dir, each, ctx);
+    return err;
 }
 
 static int mem_lock(Disk *base, const char *name, DiskFile **ret)
@@ -451,7 +448,7 @@ void mem_disk_crash(MemDisk *d, MemCrash how)
         d->names_len = d->durable_len;
         d->changes_len = 0;
     }
-    d->dead = d->locked = false;
+    d->dead = d->taken = d->locked = false;
     d->die_at = d->fail_at = 0;
 }
 
@@ -459,8 +456,9 @@ uint8_t *mem_disk_bytes(MemDisk *d, const char *name, size_t *ret_len)
 {
     MemName *n = find(d->names, d->names_len, name);
     if (!n) return NULL;
+    static uint8_t nothing[1]; /* of an empty file */
     *ret_len = n->inode->seen_len;
-    return n->inode->seen;
+    return n->inode->seen ? n->inode->seen : nothing;
 }
 
 void mem_disk_put(MemDisk *d, const char *name, const void *p, size_t n)
@@ -470,6 +468,14 @@ void mem_disk_put(MemDisk *d, const char *name, const void *p, size_t n)
     inode_sync(i);
     set_name(&d->names, &d->names_len, name, i);
     set_name(&d->durable, &d->durable_len, name, i);
+}
+
+void mem_disk_each(MemDisk *d, const char *dir, void (*each)(void *ctx, const char *name),
+                   void *ctx)
+{
+    for (size_t i = 0; i < d->names_len; i++)
+        if (is_in(d->names[i].name, dir))
+            each(ctx, d->names[i].name + (dir[0] ? strlen(dir) + 1 : 0));
 }
 
 void mem_disk_remove(MemDisk *d, const char *name)

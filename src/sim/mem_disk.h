@@ -55,6 +55,7 @@ typedef struct MemDisk {
     int fail_err;
     uint64_t die_at; /* from this operation on everything fails: the machine is gone; 0 = never */
     bool dead;
+    bool taken; /* the disk is another machine's now: everything fails, the process lives on */
     uint64_t capacity; /* bytes that all files may take; 0 = no limit */
     uint64_t syncs, writes;
     /* Before each operation, or NULL: may take its time, and says which error is met. name: of the
@@ -84,5 +85,7 @@ uint8_t *mem_disk_bytes(MemDisk *d, const char *name, size_t *ret_len);
 void mem_disk_put(MemDisk *d, const char *name, const void *p,
                   size_t n); /* makes or replaces a file */
 void mem_disk_remove(MemDisk *d, const char *name);
+void mem_disk_each(MemDisk *d, const char *dir, void (*each)(void *ctx, const char *name),
+                   void *ctx); /* as list, past all faults */
 
 #endif

@@ -392,3 +392,32 @@ int64_t model_device_ns(const Model *m, Str tenant)
             return ROW(m->now.tenants, ModelTenant, i)->device_ns;
     return 0;
 }
+
+static const ModelFile *find_file(const Model *m, Str id)
+{
+    Name name = model_name_find(m, id);
+    for (uint64_t no = m->now.files.len; no; no--)
+        if (model_file(&m->now, no)->id == name) return model_file(&m->now, no);
+    return NULL;
+}
+
+bool model_has_file(const Model *m, Str id)
+{
+    const ModelFile *f = find_file(m, id);
+    return f && f->here;
+}
+
+bool model_needs_file(const Model *m, Str id)
+{
+    const ModelFile *f = find_file(m, id);
+    return f && (f->here || f->over_seq > m->durable_seq);
+}
+
+void model_each_file(Model *m, void (*each)(void *ctx, Str id, uint64_t size, const Sha256 *sha256),
+                     void *ctx)
+{
+    for (uint64_t no = 1; no <= m->now.files.len; no++) {
+        const ModelFile *f = model_file(&m->now, no);
+        if (f->here) each(ctx, model_name_text(m, f->id), f->size, &f->sha256);
+    }
+}

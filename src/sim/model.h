@@ -77,6 +77,10 @@ uint64_t model_records(const Model *m, uint8_t type); /* judged so far, those ro
 uint64_t model_token(const Model *m, uint64_t task_no);
 bool model_terminal(const Model *m, uint64_t task_no);
 int64_t model_device_ns(const Model *m, Str tenant); /* charged so far */
+bool model_has_file(const Model *m, Str id);         /* on record, and not over */
+bool model_needs_file(const Model *m, Str id);       /* … or not durably over */
+void model_each_file(Model *m, void (*each)(void *ctx, Str id, uint64_t size, const Sha256 *sha256),
+                     void *ctx); /* of those */
 
 const char *invariant_text(int number); /* "a status never moves backwards for a reader" */
 

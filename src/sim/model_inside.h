@@ -52,7 +52,8 @@ typedef struct {
     uint64_t size, owner_task;
     Sha256 sha256;
     int64_t created_ns, expires_ns;
-    uint32_t refs; /* tasks in memory that refer to it */
+    uint32_t refs;     /* tasks in memory that refer to it */
+    uint64_t over_seq; /* the record that ended it */
     bool here;
 } ModelFile;
 

@@ -491,12 +491,18 @@ static int judge_settled(Rule *r)
                r->no, task_state_name((TaskState)r->t->state), ULL(r->t->token));
 }
 
+static void file_over(Rule *r, ModelFile *f)
+{
+    f->here = false;
+    f->over_seq = r->r->seq;
+}
+
 /* A worker's file lives with its task; one that nothing refers to goes by time. */
 static void let_go_files(Rule *r, ModelTask *t)
 {
     for (uint32_t i = 0; i < t->in_len + t->out_len; i++) {
         ModelFile *f = model_file(r->s, task_file(r->s, t, i));
-        if (f && f->here && --f->refs == 0 && f->owner_task) f->here = false;
+        if (f && f->here && --f->refs == 0 && f->owner_task) file_over(r, f);
     }
     t->in_len = t->out_len = 0;
 }
@@ -593,7 +599,7 @@ static int rule_file_delete(Rule *r)
     if (model_file_refs(r->s, r->d.file_delete.no, true))
         return BAD(12, "file %llu is deleted while a live task refers to it",
                    ULL(r->d.file_delete.no));
-    f->here = false;
+    file_over(r, f);
     return 0;
 }
 

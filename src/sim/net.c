@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sim/fiber.h"
+
 #define WINDOW (256 * KIB) /* bytes under way to a peer; more waits in the server's tcp */
 
 typedef struct {
@@ -382,11 +384,12 @@ typedef struct {
     uint64_t repeat_ms;
 } SimTimer;
 
-typedef struct {
+typedef struct { /* stays when its work is done: for the next */
     Event event;
     List link;
     LoopWork *work;
     Host *host;
+    Fiber *fiber;
 } SimWork;
 
 static Host *host_at(Loop *l)
@@ -450,27 +453,63 @@ static void sim_timer_close(LoopTimer *t)
     if (t->closed) t->closed(t);
 }
 
+static void work_run(void *ctx)
+{
+    LoopWork *w = ((SimWork *)ctx)->work;
+    w->run(w);
+}
+
+/* Goes on with it; when it is done its loop is told. */
+static void work_go_on(SimWork *s, int status)
+{
+    LoopWork *w = s->work;
+    if (fiber_idle(s->fiber))
+        fiber_start(s->fiber, work_run, s);
+    else
+        fiber_resume(s->fiber);
+    if (!fiber_idle(s->fiber)) return;
+    list_del(&s->link);
+    list_push_back(&s->host->fibers, &s->link);
+    w->after(w, status);
+}
+
 static void work_fire(Event *e)
 {
     SimWork *s = CONTAINER_OF(e, SimWork, event);
-    LoopWork *w = s->work;
     Host *h = s->host;
-    list_del(&s->link);
-    mem_free(s);
-    w->run(w);
-    w->after(w, 0);
+    if (h->paused_until_ns > h->w->now_ns) {
+        world_at(h->w, e, h->paused_until_ns);
+        return;
+    }
+    work_go_on(s, 0);
     if (h->up) h->turn(h);
+}
+
+Event *host_work_event(Host *h)
+{
+    LIST_FOR (s, &h->works, SimWork, link) {
+        if (s->fiber == fiber_current()) return &s->event;
+    }
+    CHECK(!"a fiber of nobody");
+    return NULL;
 }
 
 static void sim_work(LoopWork *w)
 {
-    SimWork *s = mem_new(sizeof *s);
-    s->event.fire = work_fire;
+    Host *h = host_at(w->loop);
+    SimWork *s = list_empty(&h->fibers) ? NULL : LIST_FIRST(&h->fibers, SimWork, link);
+    if (s) {
+        list_del(&s->link);
+    } else {
+        s = mem_new(sizeof *s);
+        s->event.fire = work_fire;
+        s->host = h;
+        s->fiber = fiber_new();
+    }
     s->work = w;
-    s->host = host_at(w->loop);
     w->at = s;
-    list_push_back(&s->host->works, &s->link);
-    world_in(s->host->w, &s->event, world_between(s->host->w, NS_PER_MS / 10, 3 * NS_PER_MS));
+    list_push_back(&h->works, &s->link);
+    world_in(h->w, &s->event, world_between(h->w, NS_PER_MS / 10, 3 * NS_PER_MS));
 }
 
 static const LoopOps sim_loop = {
@@ -496,6 +535,7 @@ void host_init(Host *h, World *w)
     list_init(&h->conns);
     list_init(&h->shed);
     list_init(&h->works);
+    if (!h->fibers.next) list_init(&h->fibers);
 }
 
 void host_settle(Host *h)
@@ -519,11 +559,8 @@ void host_die(Host *h, bool silent)
     h->up = false;
     while (!list_empty(&h->works)) {
         SimWork *s = LIST_FIRST(&h->works, SimWork, link);
-        LoopWork *w = s->work;
-        list_del(&s->link);
         world_not(h->w, &s->event);
-        mem_free(s);
-        w->after(w, ERR_CANCELED);
+        work_go_on(s, ERR_CANCELED); /* whatever it touches fails */
     }
 }
 
@@ -535,5 +572,11 @@ void host_done(Host *h)
         c->peer = NULL;
         list_del(&c->in_peer);
         free_if_gone(c);
+    }
+    while (h->fibers.next && !list_empty(&h->fibers)) {
+        SimWork *s = LIST_FIRST(&h->fibers, SimWork, link);
+        list_del(&s->link);
+        fiber_free(s->fiber);
+        mem_free(s);
     }
 }

@@ -41,8 +41,8 @@ struct Host { /* a server's end of all its connections */
     /* It touches the network: true when it dies of that. */
     bool (*touch)(Host *h);
     uint64_t (*durable)(const Host *h); /* what is on its disk, for conn_durable */
-    List works;                         /* of LoopWork under way */
-    uint64_t works_len;
+    List works;                         /* of SimWork under way: in a fiber each */
+    List fibers;                        /* of those that wait for work */
 };
 
 void peer_init(Peer *p, World *w, const char *name);
@@ -64,7 +64,9 @@ uint64_t conn_durable(const Conn *c);
 void host_init(Host *h, World *w); /* before its gateway opens */
 /* The process is gone: pending ends, work and sends with it. silent: no peer hears of it. */
 void host_die(Host *h, bool silent);
-void host_done(Host *h);   /* the world ends */
+void host_done(Host *h); /* the world ends */
+/* Of the work whose fiber this is: when it goes on. */
+Event *host_work_event(Host *h);
 void host_settle(Host *h); /* what closed is told gone, and work is canceled, now */
 
 #endif

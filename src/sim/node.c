@@ -40,11 +40,13 @@ static void take_time(Node *n, MemOp op, size_t bytes)
 {
     Fiber *f = fiber_current();
     if (!f) return;
-    Strand *s = f == n->log.fiber ? &n->log : &n->fold;
+    Event *event = f == n->log.fiber    ? &n->log.event
+                   : f == n->fold.fiber ? &n->fold.event
+                                        : host_work_event(&n->host);
     const Plan *p = n->plan;
     int64_t us = op == MEM_SYNC || op == MEM_SYNC_DIR ? p->sync_us : p->op_us;
     int64_t ns = world_around(n->w, us * NS_PER_US) + (int64_t)bytes / 2;
-    world_in(n->w, &s->event, ns);
+    world_in(n->w, event, ns);
     fiber_pause();
 }
 
@@ -56,6 +58,8 @@ static int before_op(void *ctx, MemOp op, const char *name, uint64_t at, const v
     if (!n->up) return 0; /* while it starts: node_start sees to faults */
     take_time(n, op, p ? len : 0);
     if (n->disk->dead) return ERR_IO;
+    if (op == MEM_UNLINK && strncmp(name, "files/file_", 11) == 0)
+        witness_unlink(n->witness, name + 6);
     uint64_t what[4] = {op, at, len, p ? chain64(at, p, len) : 0};
     w->hash = chain64(w->hash, what, sizeof what);
     if (w->trace)
@@ -161,7 +165,11 @@ static int commit(Node *n)
 {
     Log *log = shard_log(n->shard);
     uint64_t seq;
+    bool taken = n->disk->taken;
     int err = log_commit_group(log, &seq);
+    if (!err && taken && seq > n->durable)
+        world_broken(n->w, 17, "%s calls record %llu durable on a disk that was taken away",
+                     n->name, (unsigned long long)seq);
     if (!err) {
         if (log->synced_end > log->group_last) {
             n->proof_segment = log->synced_head.number;
@@ -237,6 +245,12 @@ static void fold_run_fiber(void *ctx)
     else
         world_happens(n->w, HAP_FOLDS);
     buf_done(&why);
+}
+
+void node_fold(Node *n)
+{
+    if (n->up && !n->dying && fiber_idle(n->fold.fiber))
+        fiber_start(n->fold.fiber, fold_run_fiber, n);
 }
 
 static void housekeeping_fire(Event *e)
@@ -326,6 +340,7 @@ Node *node_new(World *w, const Plan *plan, Witness *witness, const char *name)
     n->disk->before = before_op;
     n->disk->before_ctx = n;
     n->disk->spared = "spill";
+    sub_disk_init(&n->files, &n->disk->base, "files");
     n->log.fiber = fiber_new();
     n->fold.fiber = fiber_new();
     n->log.node = n->fold.node = n;
@@ -408,12 +423,12 @@ static void key_of(const char *header, GatewayKey *k)
     sha256(text, strcspn(text, "\r"), &k->sha256);
 }
 
-static void gateway_options(const Node *n, GatewayOptions *o, GatewayKey keys[TENANTS])
+static void gateway_options(Node *n, GatewayOptions *o, GatewayKey keys[TENANTS])
 {
     gateway_options_default(o);
     o->listen = "127.0.0.1:8700";
     o->insecure_http = true;
-    o->files_dir = n->plan->files_dir;
+    o->files = &n->files.base;
     o->ping_s = n->plan->ping_s;
     o->tenant_rate = n->plan->rate;
     for (int i = 0; i < TENANTS; i++) {
@@ -453,7 +468,14 @@ int node_start(Node *n, Buf *why)
     GatewayKey keys[TENANTS];
     gateway_options(n, &o, keys);
     n->host.up = true;
-    CHECK(gateway_open(&n->host.loop, &o, &n->ports, &n->gateway, why) == 0);
+    err = gateway_open(&n->host.loop, &o, &n->ports, &n->gateway, why);
+    if (err) { /* it died over the contents */
+        CHECK(n->disk->dead);
+        n->host.up = false;
+        shard_free(n->shard);
+        n->shard = NULL;
+        return err;
+    }
     n->up = true;
     shard_lead(n->shard);
     world_in(w, &n->wake, 0);
@@ -508,7 +530,7 @@ void node_bury(Node *n)
     n->gateway = NULL;
     n->shard = NULL;
     MemCrash how = CRASH_KILL;
-    if (n->power_cut) how = world_below(n->w, 3) ? CRASH_TEAR : CRASH_DROP;
+    if (n->power_cut || n->disk->taken) how = world_below(n->w, 3) ? CRASH_TEAR : CRASH_DROP;
     mem_disk_crash(n->disk, how);
     if (n->died) n->died(n->owner, n);
 }

@@ -11,6 +11,7 @@
 #include "sim/mem_disk.h"
 #include "sim/net.h"
 #include "sim/plan.h"
+#include "sim/sub_disk.h"
 #include "sim/witness.h"
 
 typedef struct Node Node;
@@ -28,6 +29,7 @@ struct Node {
     Witness *witness;
     char name[16];
     MemDisk *disk; /* the machine's: stays when the process goes */
+    SubDisk files; /* where contents lie on it */
     Clock clock;
     bool up, dying; /* dying: buried at the end of the turn */
     bool power_cut; /* … its machine too */
@@ -67,6 +69,7 @@ int node_start(Node *n, Buf *why);
 /* Ends it at once: at the end of this event, its disk as a crash leaves it. */
 void node_kill(Node *n, bool power_cut);
 void node_stop(Node *n); /* SIGTERM: drains; it is down when all is answered */
+void node_fold(Node *n); /* a snapshot, due or not */
 void node_bury(Node *n); /* now; outside of its own calls */
 
 #endif

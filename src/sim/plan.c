@@ -95,6 +95,10 @@ static void draw_faults(Plan *p, Random *r)
     p->lies = odds(r, 1000, 200000);
     p->slow_net = odds(r, 1, 200);
     p->damage = odds(r, 100000, 1000000);
+    p->big = odds(r, 2000, 60000);
+    p->checkpoints = odds(r, 10000, 300000);
+    p->file_ns = every(r, 0, 3);
+    p->take_ns = every(r, 10, 60);
     /* The wall clock's steps are hours: shard time takes them over at a restart, and keys age. */
     if (p->step_ns) p->limits.idem_ttl_ns = 10 * 86400 * NS_PER_S;
 }
@@ -119,6 +123,9 @@ void plan_draw(Plan *p, Random *r, const char *profile)
                      .run_ns = p->run_ns,
                      .batch_max = p->batch_max,
                      .input_bytes = p->input_bytes,
+                     .big = p->big,
+                     .checkpoints = p->checkpoints,
+                     .file_ns = p->file_ns,
                      .keyed = p->keyed,
                      .sync_us = p->sync_us,
                      .op_us = p->op_us,

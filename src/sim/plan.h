@@ -13,20 +13,22 @@ typedef struct {
     uint32_t ping_s;
     uint64_t disk_bytes; /* 0: no bound */
     double rate;         /* submits a second a tenant; 0: any */
-    const char *files_dir;
 
     /* who there is */
     uint32_t clients, workers, devices_max, models;
-    int64_t think_ns;                         /* between the operations of a client, mean */
-    int64_t run_ns;                           /* of a task on a device, mean */
-    uint32_t batch_max;                       /* of models */
-    int64_t faulty_ns, healed_ns;             /* the two phases */
-    uint32_t input_bytes;                     /* mean */
+    int64_t think_ns;             /* between the operations of a client, mean */
+    int64_t run_ns;               /* of a task on a device, mean */
+    uint32_t batch_max;           /* of models */
+    int64_t faulty_ns, healed_ns; /* the two phases */
+    uint32_t input_bytes;         /* mean */
+    uint32_t big;                 /* inputs and outputs too large for the log, in a million */
+    uint32_t checkpoints;         /* tasks that make one, in a million */
+    int64_t file_ns;              /* between the operations of who has files, mean; 0: nobody has */
     uint32_t keyed, delayed, dated, retained; /* submits with those, in a million */
     uint32_t sync_us, op_us;                  /* the disk's */
 
     /* faults: mean times between them (0: never), or odds in a million */
-    int64_t crash_ns, cut_ns, step_ns, full_ns, pause_ns, death_ns, drain_ns, stop_ns;
+    int64_t crash_ns, cut_ns, step_ns, full_ns, pause_ns, death_ns, drain_ns, stop_ns, take_ns;
     uint32_t crash_ops; /* a crash is at one of that many operations that follow */
     uint32_t power;     /* of crashes: the machine's */
     uint32_t sync_fails, read_fails, write_fails, resets, pieces, hangs, device_crashes, errors,

@@ -1,13 +1,12 @@
 /* run.c: one seed from its beginning to its verdict: a world is drawn, lives through its faults
  * (safety), is healed (liveness: everything must end), and is taken apart (replays must give what
  * lived). */
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "node/inside.h"
 #include "sim/actors.h"
+#include "sim/bounds.h"
+#include "sim/contents.h"
 #include "sim/faults.h"
 #include "sim/judge.h"
 #include "sim/model.h"
@@ -15,27 +14,6 @@
 #include "sim/sim.h"
 
 #define COMPARE_NS NS_PER_S
-
-/* A folder of the real disk for contents of files; empty between seeds. */
-static char dir[40];
-
-static const char *files_dir(void)
-{
-    if (!dir[0]) {
-        strcpy(dir, "/tmp/hr-sim-XXXXXX");
-        CHECK(mkdtemp(dir));
-    }
-    return dir;
-}
-
-static void remove_files_dir(void)
-{
-    char path[64];
-    snprintf(path, sizeof path, "%s/tmp", files_dir());
-    rmdir(path);
-    rmdir(files_dir());
-    dir[0] = 0;
-}
 
 static void nothing_changed(void *ctx, Task *t, const TaskEvent *e)
 {
@@ -173,6 +151,8 @@ static bool drained(Sim *s)
     for (uint32_t i = 0; i < s->plan.clients; i++)
         if (!client_idle(s->clients[i])) return false;
     if (!batcher_idle(s->batcher)) return false;
+    for (uint32_t i = 0; i < ARRAY_LEN(s->filers); i++)
+        if (!filer_idle(s->filers[i])) return false;
     const Core *c = shard_core(n->shard);
     if (core_count(c, TASK_QUEUED) + core_count(c, TASK_RUNNING) ||
         fleet_running(shard_fleet(n->shard)) ||
@@ -182,6 +162,11 @@ static bool drained(Sim *s)
     bool over = model_drained(witness_model(s->witness), &why) == 0;
     buf_done(&why);
     return over;
+}
+
+static bool has_read_all(const Sim *s)
+{
+    return client_has_read_all(s->clients[0]) && filer_has_read_all(s->filers[0]);
 }
 
 static void liveness(Sim *s)
@@ -215,11 +200,11 @@ static void liveness(Sim *s)
     judge_drained(j, w->now_ns);
     world_say(w, "---- drained");
     client_read_all(s->clients[0]);
+    filer_read_all(s->filers[0]);
     bound = w->now_ns + 600 * NS_PER_S;
-    while (!w->broken && w->now_ns < bound && !client_has_read_all(s->clients[0]))
-        live(s, w->now_ns + NS_PER_S);
-    if (!w->broken && !client_has_read_all(s->clients[0]))
-        world_broken(w, 21, "the accepted tasks cannot be read");
+    while (!w->broken && w->now_ns < bound && !has_read_all(s)) live(s, w->now_ns + NS_PER_S);
+    if (!w->broken && !has_read_all(s))
+        world_broken(w, 21, "the accepted tasks or the stored contents cannot be read");
     judge_finish(j);
     check(s);
 }
@@ -233,6 +218,31 @@ static void at_rest(Sim *s)
            (!n->up || shard_durable_seq(n->shard) != shard_last_seq(n->shard)))
         live(s, w->now_ns + 10 * NS_PER_MS);
     if (!w->broken && n->up && !n->dying) compare_replays(s);
+    if (!w->broken) contents_check(s, n->disk, false);
+}
+
+/* A day or more later, over a restart: retention is over, orphans are old, and two snapshots are of
+ * what is left. */
+static void rest(Sim *s)
+{
+    World *w = s->w;
+    Node *n = s->node;
+    for (int i = 0; i < 4 && !w->broken; i++) { /* a fold is of what was before its start */
+        node_kill(n, false);
+        w->wall_add_ns += 30 * 3600 * NS_PER_S;
+        s->ended_leases = UINT64_MAX;
+        s->calm_ns = w->now_ns + 60 * NS_PER_S;
+        live(s, w->now_ns + 20 * NS_PER_S);
+        node_fold(n);
+        live(s, w->now_ns + 20 * NS_PER_S);
+    }
+    if (w->broken) return;
+    if (!n->up || n->fold_err) {
+        world_broken(w, 25, "at rest there is no %s", n->up ? "snapshot" : "server");
+        return;
+    }
+    contents_check(s, n->disk, true);
+    bounds_check(n);
 }
 
 void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
@@ -244,7 +254,6 @@ void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
     random_seed(&secrets, seed ^ 0x5ec2e7);
     random_secret_simulate(&secrets);
     plan_draw(&s->plan, &plan_random, o->profile);
-    s->plan.files_dir = files_dir();
     Buf text = {0};
     plan_print(&s->plan, &text);
     world_say(s->w, "%.*s", STR_ARG(buf_str(&text)));
@@ -261,10 +270,12 @@ void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
 
     for (uint32_t i = 0; i < ARRAY_LEN(s->followers); i++) s->followers[i] = follower_new(s, i);
     s->batcher = batcher_new(s, 900);
+    for (uint32_t i = 0; i < ARRAY_LEN(s->filers); i++) s->filers[i] = filer_new(s, 910 + i);
 
     live(s, began + s->plan.faulty_ns);
     if (!s->w->broken) liveness(s);
     if (!s->w->broken) at_rest(s);
+    if (!s->w->broken) rest(s);
 
     World *w = s->w;
     ret->seed = seed;
@@ -286,6 +297,8 @@ void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
     for (uint32_t i = 0; i < s->plan.workers; i++) hand_free(s->hands[i]);
     for (uint32_t i = 0; i < ARRAY_LEN(s->followers); i++) follower_free(s->followers[i]);
     batcher_free(s->batcher);
+    for (uint32_t i = 0; i < ARRAY_LEN(s->filers); i++) filer_free(s->filers[i]);
+    buf_done(&s->contents);
     mem_free(s->clients);
     mem_free(s->hands);
     buf_done(&s->leased);
@@ -294,7 +307,6 @@ void sim_run(uint64_t seed, const SimOptions *o, SimResult *ret)
     world_free(w);
     mem_free(s);
     random_secret_simulate(NULL);
-    remove_files_dir();
 }
 
 void sim_result_done(SimResult *r)

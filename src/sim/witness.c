@@ -94,6 +94,13 @@ void witness_holder_gone(Witness *x, Str worker)
     if (!x->w->broken) model_holder_gone(x->model, worker);
 }
 
+void witness_unlink(Witness *x, const char *id)
+{
+    if (!x->w->broken && model_needs_file(x->model, str_from(id)))
+        world_broken(x->w, 15, "the content of %s goes before the record of its end is durable",
+                     id);
+}
+
 void witness_receipt(Witness *x, uint64_t seq, uint64_t durable)
 {
     if (seq > durable)
@@ -106,8 +113,10 @@ void witness_receipt(Witness *x, uint64_t seq, uint64_t durable)
 void witness_lease(Witness *x, uint32_t worker, const char *id, uint64_t token, uint32_t attempt,
                    Str input, uint64_t durable)
 {
+    bool file = input.n < 100 && str_starts(input, STR("{\"$file\":\"")); /* and nothing else */
     witness_receipt(x, token, durable);
-    judge_lease_given(x->judge, x->w->now_ns, worker, id, token, attempt, judge_text(input));
+    judge_lease_given(x->judge, x->w->now_ns, worker, id, token, attempt,
+                      file ? 0 : judge_text(input));
     witness_look(x);
 }
 

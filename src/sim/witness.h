@@ -27,6 +27,7 @@ void witness_compare(Witness *x, Core *core);
 void witness_renewed(Witness *x, uint64_t token, int64_t now_ns);
 /* A worker's process is another now, or none: what it held may be taken from it at once. */
 void witness_holder_gone(Witness *x, Str worker);
+void witness_unlink(Witness *x, const char *id); /* a content is about to go */
 /* An answer with a receipt left while only `durable` was on the disk. */
 void witness_receipt(Witness *x, uint64_t seq, uint64_t durable);
 

@@ -10,7 +10,8 @@ const char *const hap_names[HAPS] = {
     "full disks",    "flipped bits", "misdirected",  "detected",       "resets",
     "cuts",          "lost answers", "repeats",      "clock steps",    "worker deaths",
     "worker pauses", "worker lies",  "device hangs", "device crashes", "model errors",
-    "failed loads",  "drains",       "folds",        "rivals"};
+    "failed loads",  "drains",       "folds",        "resumes",        "taken disks",
+    "rivals"};
 
 #define STILL_MAX 200000 /* events: nobody does so much at once */
 

@@ -40,6 +40,8 @@ typedef enum {
     HAP_LOAD_FAILS,
     HAP_DRAINS,
     HAP_FOLDS,
+    HAP_RESUMES,   /* a task went on from a checkpoint */
+    HAP_TAKEN,     /* the disk was taken away from the process that lived on it */
     HAP_TAKEOVERS, /* another process tried to take the log over */
     HAPS
 } Hap;

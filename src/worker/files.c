@@ -8,20 +8,40 @@
 #include <time.h>
 #include <yyjson.h>
 
-#include "io/http_client.h"
 #include "worker/message.h"
 
 enum { TRANSFER_TIMEOUT_MS = 60000, BACKOFF_FIRST_MS = 100, BACKOFF_MAX_MS = 3000 };
 
 typedef struct {
+    const Files *files;
     const atomic_int *stop;
     int64_t until_ns;
     int64_t backoff_ms;
 } Patience;
 
-static Patience patience_new(const atomic_int *stop)
+static Patience patience_new(const Files *f, const atomic_int *stop)
 {
-    return (Patience){stop, clock_mono() + FILES_PATIENCE_NS, BACKOFF_FIRST_MS};
+    return (Patience){f, stop, clock_mono() + FILES_PATIENCE_NS, BACKOFF_FIRST_MS};
+}
+
+static void real_sleep(const Files *f, int64_t ns)
+{
+    (void)f;
+    nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
+}
+
+static int real_call(const Files *f, const char *method, const char *url,
+                     const char *const *headers, Str body, int64_t timeout_ms, HttpReply *ret)
+{
+    (void)f;
+    return http_call(method, url, headers, body, timeout_ms, ret);
+}
+
+static const FilesWorld real_world = {real_call, real_sleep};
+
+static const FilesWorld *world_of(const Files *f)
+{
+    return f->world ? f->world : &real_world;
 }
 
 /* Whether to try again; sleeps before it says yes. Sets err when not. */
@@ -39,7 +59,7 @@ static bool again(Patience *p, int call, HttpReply *r, Str id, EngineError *err)
         return false;
     }
     while (atomic_load(p->stop) == STOP_NO && clock_mono() < wake_ns) {
-        nanosleep(&(struct timespec){.tv_nsec = 20 * NS_PER_MS}, NULL);
+        world_of(p->files)->sleep(p->files, 20 * NS_PER_MS);
     }
     if (atomic_load(p->stop) != STOP_NO) {
         engine_error_set(err, ENGINE_ERR_CANCELED, false, "stopped");
@@ -133,11 +153,12 @@ int files_read(const Files *f, const FileOwner *owner, Str id, Buf *ret, EngineE
     Buf url = {0};
     content_url(f, owner, id, &url);
     const char *headers[] = {f->auth, NULL};
-    Patience patience = patience_new(owner->stop);
+    Patience patience = patience_new(f, owner->stop);
     int code;
     for (;;) {
         HttpReply r;
-        int call = http_call("GET", buf_z(&url), headers, (Str){0}, TRANSFER_TIMEOUT_MS, &r);
+        int call = world_of(f)->call(f, "GET", buf_z(&url), headers, (Str){0}, TRANSFER_TIMEOUT_MS,
+                                     &r);
         if (call == 0 && is_success(&r)) {
             Sha256 got;
             sha256(r.body.data, r.body.len, &got);
@@ -204,7 +225,7 @@ int worker_file_path(const Files *f, Held *h, Str id, const char **ret_path, Eng
     content_url(f, &owner, id, &url);
     buf_printf(&path, "%s/%llu-%.*s", f->work_dir, (unsigned long long)h->token, STR_ARG(id));
     const char *headers[] = {f->auth, NULL};
-    Patience patience = patience_new(&h->stop);
+    Patience patience = patience_new(f, &h->stop);
     int code;
     for (;;) {
         HttpReply r;
@@ -249,11 +270,12 @@ int files_put(const Files *f, const FileOwner *owner, Str name, Str content_type
     http_url_escape(&url, name);
     buf_printf(&type, "Content-Type: %.*s", STR_ARG(content_type));
     const char *headers[] = {buf_z(&type), f->auth, NULL};
-    Patience patience = patience_new(owner->stop);
+    Patience patience = patience_new(f, owner->stop);
     int code;
     for (;;) {
         HttpReply r;
-        int call = http_call("POST", buf_z(&url), headers, bytes, TRANSFER_TIMEOUT_MS, &r);
+        int call = world_of(f)->call(f, "POST", buf_z(&url), headers, bytes, TRANSFER_TIMEOUT_MS,
+                                     &r);
         if (call == 0 && is_success(&r)) {
             if (stored_id(buf_str(&r.body), ret_id)) {
                 code = 0;

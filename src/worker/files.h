@@ -3,13 +3,23 @@
 #ifndef WORKER_FILES_H
 #define WORKER_FILES_H
 
+#include "io/http_client.h"
 #include "worker/held.h"
 
-typedef struct {
+typedef struct Files Files;
+
+typedef struct { /* where transfers of bytes in memory meet the world: as http_call, nanosleep */
+    int (*call)(const Files *f, const char *method, const char *url, const char *const *headers,
+                Str body, int64_t timeout_ms, HttpReply *ret);
+    void (*sleep)(const Files *f, int64_t ns);
+} FilesWorld;
+
+struct Files {
     char *server_url; /* without a slash at the end */
     char *auth;       /* "Authorization: Bearer …"; "" without a key */
     char *work_dir;
-} Files;
+    const FilesWorld *world; /* NULL: the real one */
+};
 
 #define FILE_INPUT_MAX (8 * MIB) /* of an input that is one file: what a request's body may be */
 

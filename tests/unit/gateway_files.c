@@ -252,6 +252,38 @@ static void workers_and_files(void **state)
     ASSERT_STATUS(rig_call_with(r, "GET", path, AS_WORKER, NULL, 0), 404); /* not any more */
 }
 
+static bool there(Rig *r, const char *name, bool make)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", r->dir, name);
+    FILE *f = fopen(path, make ? "w" : "r");
+    if (f) fclose(f);
+    return f != NULL;
+}
+
+/* A start takes away what a crash left: what was not whole, and contents without a record, but for
+ * those of the last day. */
+static void a_start_sweeps(void **state)
+{
+    Rig *r = *state;
+    char known[40], young[40],
+        *names[] = {"file_00000000000000000000000000", young, "file_of_somebody_else", known,
+                    "tmp/file_00000000000000000000000000"};
+    rig_id(rig_post(r, "/v1/files", NULL, "hello"), "file_", known);
+    memcpy(young, known, sizeof young);
+    young[30] = young[30] == '0' ? '1' : '0';
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (names[i] != known) assert_true(there(r, names[i], true));
+    Buf why = {0};
+    Gateway *g;
+    GatewayOptions o = r->o;
+    o.listen = "nowhere"; /* it ends there, its sweep done */
+    assert_true(gateway_open(&r->io, &o, &r->ports, &g, &why) < 0);
+    buf_done(&why);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        assert_int_equal(there(r, names[i], false), i >= 1 && i <= 3);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -262,6 +294,7 @@ int main(void)
         T(limits_and_broken_uploads),
         T(large_inputs_become_files),
         T(workers_and_files),
+        T(a_start_sweeps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
