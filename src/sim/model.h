@@ -49,8 +49,8 @@ int model_compare(const Model *m, Core *core, Buf *why);
  * now + limits.lease_ns whenever the server hears of it from its holder (report, pong);
  * model_frame does so itself at the LEASE record and, for all, at a CLAIM. A holder that is gone
  * (its process ended, as the supervisor tells the fleet) may lose its leases at once: by the name
- * that LEASE records give it, or without the number that tells it from another of its name. Without these calls ends of leases are not judged (limits.lease_ns 0
- * does the same). */
+ * that LEASE records give it, or without the number that tells it from another of its name. Without
+ * these calls ends of leases are not judged (limits.lease_ns 0 does the same). */
 void model_renewed(Model *m, uint64_t token, int64_t now_ns);
 void model_holder_gone(Model *m, Str worker);
 void model_judge_lease_ends(Model *m, bool on); /* default off */
