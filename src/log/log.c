@@ -108,6 +108,7 @@ static bool next_step(const Log *log, RoomStep *ret)
     uint64_t ahead = MAX(2 * log->step, 2 * log->group_last);
     uint64_t have = live_room(log), want = MAX(log->options.reserve_bytes, RESTART_ROOM);
     want += MAX(ahead, need + log->step);
+    int place = need ? place_of(log, need) : IN_LIVE;
     size_t growing = SIZE_MAX; /* the first spare that can still grow */
     for (size_t i = 0; i < log->spares_len; i++) {
         have += spare_room(&log->spares[i]);
@@ -115,7 +116,9 @@ static bool next_step(const Log *log, RoomStep *ret)
     }
     uint64_t n = log->step;
     bool in_live;
-    if (need && place_of(log, need) == NOWHERE) {
+    /* As in room_behind: what passes by the live segment's rest loses it. */
+    if (place >= 0) have -= live_room(log);
+    if (place == NOWHERE) {
         /* All of it in one file: the live one when that has the right to be so long. */
         in_live = log->tail + need <= limit || log->tail == SEGMENT_HEAD_LEN;
         if (!in_live && growing == SIZE_MAX && log->spares_len > 0) growing = 0;
@@ -125,7 +128,7 @@ static bool next_step(const Log *log, RoomStep *ret)
                                               : log->spares[growing].room;
         n = MAX(n, begin + need - room);
     } else if (have < want) {
-        in_live = log->live_room < limit;
+        in_live = place < 0 && log->live_room < limit;
         uint64_t room = in_live               ? log->live_room
                         : growing == SIZE_MAX ? 0
                                               : log->spares[growing].room;

@@ -488,6 +488,10 @@ static Worker *worker_for(Fleet *f, const WorkerHello *h)
     if (w) {
         forget_former(f, w, h);
         if (w->leases_len) return NULL; /* the log refuses now */
+        /* Its stream is of a former registration. When this one came late, behind the one that the
+         * worker goes by, nobody would open another: closed, it makes the worker begin anew. */
+        if (w->stream) f->shard->out.worker_kick(f->shard->out.ctx, str_from(w->id));
+        w->stream = false;
         detach_devices(f, w);
         w->models_len = w->refused_len = 0;
         return w;

@@ -62,9 +62,9 @@ static void put_nobody(const Fleet *f, Sym name, Sym version, Buf *b)
         put_clause(b, "worker %s has %.*s:%.*s with another digest; give it a new version",
                    refused->name, STR_ARG(n), STR_ARG(v));
     else
-        put_clause(b, "%s has %.*s:%.*s",
+        put_clause(b, "%s %.*s:%.*s",
                    connected == 1 ? "the only worker connected has other models: it lacks"
-                                  : "none of the workers connected",
+                                  : "none of the workers connected has",
                    STR_ARG(n), STR_ARG(v));
 }
 

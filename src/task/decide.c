@@ -414,6 +414,9 @@ Decision core_delete_file(const Core *c, uint64_t file_no, FrameBuilder *b)
     if (f->refs)
         return refuse(CODE_CONFLICT, "", "%u task(s) refer to this file; delete them first",
                       f->refs);
+    const Task *owner = core_task(c, f->owner_task);
+    if (owner && !task_state_terminal((TaskState)owner->state))
+        return refuse(CODE_CONFLICT, "", "the task that makes this file has not ended");
     RecordData d = {.file_delete = {file_no}};
     record_put(b, REC_FILE_DELETE, &d);
     return ok(0);

@@ -384,7 +384,8 @@ Decision core_put_file(const Core *c, Str id, Str tenant, uint64_t size, const S
                        Str name, Str content_type, uint64_t owner_task, int64_t now_ns,
                        FrameBuilder *b);
 Decision core_delete_file(const Core *c, uint64_t file_no,
-                          FrameBuilder *b); /* CODE_CONFLICT while a live task refers to it */
+                          FrameBuilder *b); /* CODE_CONFLICT while a task in memory refers to it, or
+                                               the one that makes it has not ended */
 Decision core_put_model(const Core *c, Str name, Str version, const Sha256 *digest, Str info,
                         FrameBuilder *b);
 Decision core_set_flag(const Core *c, Str kind /* "model_paused", "worker_cordoned" */, Str subject,

@@ -718,6 +718,20 @@ static void a_report_that_must_wait_renews_its_lease(void **state)
 }
 
 /* A model that cannot be put on record is not silently left out of the registration. */
+/* A registration that comes while the worker's stream is open may be a late one: its worker goes by
+ * the other, and would never open the devices that this one closed. */
+static void a_registration_closes_the_stream_before_it(void **state)
+{
+    Rig *r = *state;
+    Hand first = hello(r, "w", NULL, NULL, 0);
+    assert_int_equal(r->kicks, 0);
+    Hand again = hello(r, "w", first.id, NULL, 0);
+    assert_int_equal(r->kicks, 1);
+    assert_string_equal(first.id, again.id);
+    buf_done(&first.stale);
+    buf_done(&again.stale);
+}
+
 static void hello_waits_for_the_log(void **state)
 {
     Rig *r = *state;
@@ -1013,6 +1027,7 @@ int main(void)
         TEST(leases_outlive_a_pause),
         TEST(leases_outlive_a_full_log),
         TEST(a_report_that_must_wait_renews_its_lease),
+        TEST(a_registration_closes_the_stream_before_it),
         TEST(hello_waits_for_the_log),
         TEST(waiting_has_a_reason),
         TEST(a_view_that_is_behind_stops_submits),
