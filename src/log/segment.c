@@ -206,6 +206,7 @@ static int want(SegmentReader *r, uint64_t at, size_t n, const uint8_t **ret)
         r->window_len = 0;
         size_t ask = (size_t)MIN((uint64_t)r->window_cap, r->end - at);
         int err = r->file->ops->read(r->file, at, r->window, ask, &r->window_len);
+        CHECK(err <= 0);
         if (err) return err;
         if (r->window_len < n) return 0;
     }

@@ -335,7 +335,8 @@ static bool apply_submit(const At *at, const RecSubmit *r)
 {
     Core *c = at->c;
     if (r->no != c->next_no || r->class >= CLASSES || r->tenant.n == 0 ||
-        !time_fits(r->not_before_ns) || !time_fits(r->deadline_ns) || !id_fits(r->retry_of))
+        !time_fits(r->not_before_ns) || !time_fits(r->deadline_ns) || !id_fits(r->retry_of) ||
+        r->input.len > TASK_INLINE_MAX)
         return false;
     Task *t = task_new(c);
     c->next_no++;
@@ -417,7 +418,7 @@ static bool apply_finish(const At *at, const RecFinish *r)
     Core *c = at->c;
     Task *t = leased(c, r->no, r->token);
     if (!t || t->state != TASK_RUNNING || r->fail >= FAILS || !time_fits(r->device_ns) ||
-        !time_fits(r->run_ns))
+        !time_fits(r->run_ns) || r->output.len > TASK_INLINE_MAX)
         return false;
     if (r->burn) t->run->burned++;
     set_failure(c, t, r->ok ? FAIL_NONE : r->fail, r->retryable, r->message);
@@ -602,6 +603,7 @@ void flag_set(Core *c, Str kind, Str subject, bool on)
 static bool apply_flag(const At *at, const RecFlag *r)
 {
     Core *c = at->c;
+    if (!flag_fits(r->kind) || !flag_fits(r->subject)) return false;
     flag_set(c, r->kind, r->subject, r->on);
     if (str_eqz(r->kind, "model_paused")) {
         Sym name = sym_intern(c, r->subject);

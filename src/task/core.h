@@ -10,6 +10,8 @@
 #ifndef TASK_CORE_H
 #define TASK_CORE_H
 
+#include <string.h>
+
 #include "task/directory.h"
 #include "task/record.h"
 #include "task/task.h"
@@ -92,6 +94,11 @@ static inline bool time_fits(int64_t ns)
 static inline int64_t time_sum(int64_t a, int64_t b)
 {
     return MIN(a + b, TIME_MAX);
+}
+/* Is it what a flag may be about? It is kept as a C string. */
+static inline bool flag_fits(Str s)
+{
+    return s.n > 0 && !memchr(s.p, 0, s.n);
 }
 /* Is it what an id of a task or file may be: letters, digits, '_'? It goes into JSON as it is. */
 bool id_fits(Str id);

@@ -153,6 +153,11 @@ static void p_payload(Pass *p, Payload *a)
 {
     p_u32(p, &a->len);
     p_bool(p, &a->forgotten);
+    if (a->len > TASK_INLINE_MAX) { /* as much is set aside to show it, forgotten or not */
+        p->in.bad = true;
+        a->len = 0;
+        return;
+    }
     if (a->len == 0 || a->forgotten) return;
     if (p->out) {
         buf_put_str(p->out, payloads_get(p->c->payloads, a));
@@ -563,7 +568,8 @@ static int restore_item(Pass *p, Item kind, const LogPoint *covers)
         Str k = {0}, subject = {0};
         p_str(p, &k);
         p_str(p, &subject);
-        if (!p->in.bad) flag_set(p->c, k, subject, true);
+        if (p->in.bad || !flag_fits(k) || !flag_fits(subject)) return ERR_INVALID;
+        flag_set(p->c, k, subject, true);
         return 0;
     }
     case ITEM_TENANT: {

@@ -285,6 +285,15 @@ static void what_does_not_fit_changes_nothing(void **state)
 
     assert_false(fits(&w, REC_MODEL, (RecordData){.model = {m, v, id, STR("{}")}}));
     assert_false(fits(&w, REC_MODEL, (RecordData){.model = {STR(""), v, digest, STR("{}")}}));
+    RecFlag flag = {STR("model_paused"), STR(""), 1};
+    assert_false(fits(&w, REC_FLAG, (RecordData){.flag = flag}));
+    flag = (RecFlag){STR("model\0paused"), STR("m"), 1};
+    assert_false(fits(&w, REC_FLAG, (RecordData){.flag = flag}));
+    static char large[TASK_INLINE_MAX + 1];
+    assert_false(SUBMIT(.no = next, .tenant = t, .model = m, .version = v,
+                        .input.bytes = {large, sizeof large}));
+    assert_false(
+        FINISH(.no = running, .token = token, .ok = 1, .output.bytes = {large, sizeof large}));
     RecCheckpoint c = {.no = none, .token = token};
     assert_false(fits(&w, REC_CHECKPOINT, (RecordData){.checkpoint = c}));
     c = (RecCheckpoint){.no = held, .token = held_token};
