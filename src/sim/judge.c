@@ -258,7 +258,8 @@ void judge_view(Judge *j, const JudgeOp *op, const JudgeView *v)
     n->removed_seen |= v->data_removed;
     n->last_look = MAX(n->last_look, op->start);
     if (terminal) return;
-    if (j->drained_at && op->start >= j->drained_at)
+    /* A submit of unknown outcome may arrive behind the drain: what it makes was never seen. */
+    if (j->drained_at && op->start >= j->drained_at && n->first_seen < j->drained_at)
         judge_bad(j, 1, "%s is %s after everything should have ended", n->id,
                   task_state_name(v->status));
     const Submit *s = judge_submit_of(j, n);

@@ -158,8 +158,8 @@ static void end_of_origin(Judge *j, Seen *n)
         judge_bad(j, 16, "%s is there, but its submit %llu was refused", n->id, ULL(s->s.nonce));
     if (n->first_seen < s->first_start)
         judge_bad(j, 2, "%s was seen before its submit began", n->id);
-    if (s->tasks++ &&
-        SEEN(j, s->task)->first.created_ns + j->bounds.key_ttl_ns > n->first.created_ns)
+    int64_t other = s->task ? SEEN(j, s->task)->first.created_ns : 0; /* rows are in no order */
+    if (s->tasks++ && llabs(other - n->first.created_ns) < j->bounds.key_ttl_ns)
         judge_bad(j, s->s.key ? 7 : 16, "one submit (%llu) made %s and %s", ULL(s->s.nonce),
                   SEEN(j, s->task)->id, n->id);
     if (!s->task) s->task = judge_row(j, n);
