@@ -26,6 +26,23 @@ def test_no_thread_for_a_device(tmp_path):
     assert "broken invariant" not in r.stderr
 
 
+def test_a_registration_that_comes_late(servers):
+    """A worker gave up on a registration and made another; then the first one arrives. It goes on by the second, so
+    nobody would open what the late one closed: the server has it begin anew."""
+    server = servers()
+    c = server.client()
+    worker = c.get("/v1/workers").expect(200).json["workers"][0]
+    digest = c.get("/v1/models/echo/versions/1").expect(200).json["digest"]
+    key = (server.data / "worker.key").read_text().strip()
+    c.post("/v1/worker/register", {
+        "protocol": [1], "name": worker["name"], "worker": worker["id"], "pid": worker["pid"], "running": [],
+        "devices": [{"index": 0, "kind": "cpu", "memory_bytes": 1 << 30, "threads": 1}],
+        "models": [{"name": "echo", "version": "1", "engine": "echo", "digest": digest, "max_batch": 256}],
+    }, headers={"Authorization": f"Bearer {key}"}).expect(200)
+    assert c.run("late")["output"] == "late"
+    assert server.log_text().count("registered at") == 2
+
+
 class Network:
     """A wire between a worker and its server that can be cut: nothing gets through, no connection ends."""
 
